@@ -1,0 +1,70 @@
+# Everything runs in .venv, made on first use with uv where it is on PATH, else with venv and pip.
+#   make repro        the whole graph: data, training, evaluation
+#   make help         all targets
+
+SHELL := /bin/sh
+BIN := .venv/bin
+INSTALLED := .venv/.installed
+# Another interpreter: make PYTHON=/path/to/python3.12 repro
+PYTHON ?=
+
+# dvc.yaml says plain `python`, so that no machine's path is in it: .venv comes first on PATH.
+OUTER_PATH := $(PATH)
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+unexport VIRTUAL_ENV PYTHONHOME
+# Nothing reports to outside, and uv takes the Python that is there instead of downloading one.
+export DVC_NO_ANALYTICS := 1
+export MLFLOW_DISABLE_TELEMETRY := true
+export DO_NOT_TRACK := 1
+export UV_PYTHON_DOWNLOADS := never
+
+.DEFAULT_GOAL := help
+.PHONY: help env repro times test check format smoke lock clean distclean
+
+help:  ## show this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+env: $(INSTALLED)  ## make or update the environment in .venv
+
+# Quick when nothing has changed: the stamp is newer than what it was made from.
+$(INSTALLED): requirements.lock pyproject.toml
+	@PATH="$(OUTER_PATH)" PYTHON="$(PYTHON)" sh scripts/environment.sh
+	@touch $@
+
+repro: $(INSTALLED)  ## run the whole graph (what is up to date is taken from the cache) and print each stage's time
+	@begin=$$(date +%s); $(BIN)/python -m dvc repro && $(BIN)/python -m pipelines.times --since $$begin
+
+times: $(INSTALLED)  ## print the time and memory of each stage's last run
+	@$(BIN)/python -m pipelines.times
+
+test: $(INSTALLED)  ## run the tests
+	@$(BIN)/python -m pytest
+
+check: $(INSTALLED)  ## lint, format, types, and the graph's dependencies against the real imports
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/python -m pipelines.check_graph
+
+format: $(INSTALLED)  ## put imports and formatting right, and the dependencies in dvc.yaml
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+	$(BIN)/python -m pipelines.check_graph --write
+
+smoke: $(INSTALLED)  ## run the graph at profile smoke in a copy, a few minutes; params.yaml stays as it is
+	@$(BIN)/python -m pipelines.smoke
+
+# One version of each package for both Pythons, with hashes, and no index address in the file. Versions that are in
+# the file stay where they still fit; `make lock UPGRADE=--upgrade` takes the newest.
+lock:  ## resolve pyproject.toml into requirements.lock (needs uv)
+	@command -v uv >/dev/null || { echo "error: make lock needs uv on PATH: pip install uv" >&2; exit 2; }
+	uv pip compile pyproject.toml --all-extras --universal --python-version 3.11 --fork-strategy fewest \
+	    --generate-hashes --no-annotate --no-emit-index-url --custom-compile-command "make lock" --quiet $(UPGRADE) \
+	    -o requirements.lock
+
+clean:  ## remove caches of the tools and what the smoke run left
+	rm -rf .pytest_cache .ruff_cache .mypy_cache .hypothesis .muomni/smoke *.egg-info
+	find muomni pipelines tests -name __pycache__ -type d -exec rm -rf {} +
+
+distclean: clean  ## also remove .venv
+	rm -rf .venv

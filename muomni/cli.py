@@ -1,0 +1,142 @@
+"""The ``muomni`` command. Answers go to standard output alone; the plan, progress and errors to standard error.
+
+What a command needs is imported when it runs, so that ``muomni --help`` and a mistyped option do not wait for PyTorch.
+"""
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Sequence
+from typing import NoReturn
+
+from muomni import __version__
+from muomni.errors import UserError
+
+INTERRUPTED, PIPE_CLOSED = 130, 141  # what a shell reports for a program that SIGINT or SIGPIPE ends
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser whose complaints are `UserError`: one line, like every other fault."""
+
+    def error(self, message: str) -> NoReturn:
+        """Raise instead of printing the usage."""
+        raise UserError(f"{message}; see `{self.prog} --help`")
+
+
+def number(kind: Callable[[str], float], low: float, high: float) -> Callable[[str], float]:
+    """An option's type: a number between two bounds, both allowed."""
+
+    def convert(text: str) -> float:
+        try:
+            value = kind(text)
+        except ValueError:
+            value = float("nan")
+        if not low <= value <= high:
+            what = "a whole number" if kind is int else "a number"
+            raise argparse.ArgumentTypeError(f"expected {what} from {low:g} to {high:g}, got {text!r}")
+        return value
+
+    return convert
+
+
+def add_model_options(parser: argparse.ArgumentParser) -> None:
+    """Where the model is and where it computes."""
+    parser.add_argument(
+        "--checkpoint", default="checkpoints/omni", metavar="FOLDER", help="the trained model (default: %(default)s)"
+    )
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="default: %(default)s")
+
+
+def add_seed(parser: argparse.ArgumentParser) -> None:
+    """The seed of everything drawn."""
+    parser.add_argument(
+        "--seed", type=number(int, 0, 2**31 - 1), default=0, metavar="N", help="same seed, same answer (default: 0)"
+    )
+
+
+def make_parser() -> Parser:
+    """All commands and options."""
+    parser = Parser(prog="muomni", description="A tiny omni model: it reads, looks, listens, writes and speaks.")
+    parser.add_argument("--version", action="version", version=f"muomni {__version__}")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+
+    chat = commands.add_parser(
+        "chat",
+        help="ask about text, pictures, video and recordings; without any of them, hold a conversation",
+        description="Ask one question, or without --text, --image, --video and --audio-in hold a conversation.",
+    )
+    chat.add_argument("--text", help="the question")
+    chat.add_argument("--image", action="append", default=[], metavar="FILE", help="a picture; may be repeated")
+    chat.add_argument("--video", metavar="FILE", help="a video, seen as one picture a second, without its sound")
+    chat.add_argument("--audio-in", action="append", default=[], metavar="FILE", help="a recording; may be repeated")
+    chat.add_argument("--audio-out", metavar="FILE.wav", help="also say the answer, into this file")
+    chat.add_argument("--stream", action="store_true", help="show the answer's text as it is written")
+    chat.add_argument(
+        "--temperature", type=number(float, 0, 10), default=0.0, metavar="T", help="0 takes the likeliest (default)"
+    )
+    chat.add_argument("--top-k", type=number(int, 0, 65536), default=0, metavar="K", help="0 for all (default)")
+    chat.add_argument("--top-p", type=number(float, 1e-6, 1), default=1.0, metavar="P", help="default: 1, all")
+    chat.add_argument(
+        "--max-tokens", type=number(int, 1, 8192), default=128, metavar="N", help="length of an answer (default: 128)"
+    )
+    add_seed(chat)
+    add_model_options(chat)
+
+    transcribe = commands.add_parser("transcribe", help="write down what is said in a recording")
+    transcribe.add_argument("file", metavar="FILE", help="WAV, FLAC, MP3 or another recording")
+    add_model_options(transcribe)
+
+    say = commands.add_parser("say", help="read a text aloud")
+    say.add_argument("text", metavar="TEXT", help="what to say")
+    say.add_argument("--audio-out", metavar="FILE.wav", required=True, help="where to")
+    add_seed(say)
+    add_model_options(say)
+
+    params = commands.add_parser("params", help="count the parameters of each component")
+    which = params.add_mutually_exclusive_group()
+    which.add_argument("--profile", metavar="NAME", help="of profiles/NAME.yaml")
+    which.add_argument("--params", default="params.yaml", metavar="FILE", help="of a file (default: %(default)s)")
+
+    profile = commands.add_parser("profile", help="make profiles/NAME.yaml the params.yaml of this folder")
+    profile.add_argument("name", metavar="NAME", nargs="?", help="without it, the profiles are listed")
+    return parser
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run a parsed command and return its exit code."""
+    if args.command in ("params", "profile"):
+        from muomni import settings_commands
+
+        return settings_commands.COMMANDS[args.command](args)
+    from muomni import model_commands
+
+    return model_commands.COMMANDS[args.command](args)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Entry point.
+
+    Args:
+        argv: arguments without the program's name; those of the process by default.
+
+    Returns:
+        0, 2 for bad input, 130 after Ctrl-C, 141 when the reader of the output has gone.
+    """
+    try:
+        code = run(make_parser().parse_args(argv))
+        sys.stdout.flush()
+        return code
+    except UserError as error:
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print(file=sys.stderr)
+        return INTERRUPTED
+    except BrokenPipeError:
+        # Python flushes standard output once more when it exits, which must not fail again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return PIPE_CLOSED
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,125 @@
+"""Typed sections of ``params.yaml``.
+
+Each component and stage defines its own section beside its code, as a subclass of `Section`; a stage reads only the
+sections it needs, so that a changed parameter reruns only what depends on it. `muomni.params` holds the whole schema.
+"""
+
+import difflib
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from muomni.errors import UserError
+
+SECTIONS = (
+    "profile",
+    "seed",
+    "device",
+    "text",
+    "images",
+    "speech",
+    "conversations",
+    "mel",
+    "tokenizer",
+    "thinker",
+    "vision_encoder",
+    "audio_encoder",
+    "codec",
+    "talker",
+    "vocoder",
+    "fusion",
+    "a_thinker",
+    "b_audio_encoder",
+    "c_vision_encoder",
+    "d_codec",
+    "d_talker",
+    "e_omni",
+    "evaluate",
+    "registry",
+)
+
+
+class Section(BaseModel):
+    """A group of parameters: unknown keys and values out of bounds are errors, and nothing changes after reading."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+S = TypeVar("S", bound=Section)
+
+
+def near(word: str, choices: list[str]) -> str:
+    """A hint `` (did you mean 'x'?)`` for a mistyped word, or an empty string."""
+    found = difflib.get_close_matches(word, choices, n=1)
+    return f" (did you mean '{found[0]}'?)" if found else ""
+
+
+def load_params(path: str | Path = "params.yaml") -> dict[str, Any]:
+    """Read a parameter file as a mapping of sections.
+
+    Raises:
+        UserError: if the file is missing, is not YAML, or names a section that does not exist.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f"{path}: no such parameter file; run `muomni profile tiny` to make params.yaml")
+    try:
+        params = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(params, dict):
+        raise UserError(f"{path}: expected sections of parameters, found {type(params).__name__}")
+    for name in params:
+        if name not in SECTIONS:
+            raise UserError(f"{path}: unknown section '{name}'{near(str(name), list(SECTIONS))}")
+    return params
+
+
+def parse(cls: type[S], values: Any, where: str) -> S:
+    """Check a mapping against a section's types and bounds.
+
+    Args:
+        cls: the section.
+        values: the mapping as read.
+        where: what a message calls it, for example ``params.yaml: thinker``.
+
+    Raises:
+        UserError: names the first key that is unknown, missing or has a bad value.
+    """
+    try:
+        return cls.model_validate(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"])
+        name = f"{where}.{key}" if key else where
+        if first["type"] == "extra_forbidden":
+            raise UserError(f"{name}: unknown key{near(key, list(cls.model_fields))}") from None
+        if first["type"] == "missing":
+            raise UserError(f"{name}: missing") from None
+        raise UserError(f"{name}: {first['msg']}, got {first['input']!r}") from None
+
+
+def section(cls: type[S], name: str, path: str | Path = "params.yaml") -> S:
+    """Read and check one section of a parameter file.
+
+    Raises:
+        UserError: if the file, the section or a value in it is missing or bad.
+    """
+    params = load_params(path)
+    if name not in params:
+        raise UserError(f"{path}: section '{name}' is missing")
+    return parse(cls, params[name], f"{path}: {name}")
+
+
+def scalar(name: str, path: str | Path = "params.yaml") -> int:
+    """Read a top-level whole number such as ``seed``.
+
+    Raises:
+        UserError: if it is missing or no whole number.
+    """
+    value = load_params(path).get(name)
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise UserError(f"{path}: {name}: expected a whole number, got {value!r}")
+    return value

@@ -1,0 +1,1 @@
+"""Corpora, shards, tokens: everything that prepares what the model learns from."""

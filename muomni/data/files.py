@@ -1,0 +1,160 @@
+"""Files of the data stages: written whole or not at all, hashed, and described by a manifest."""
+
+import hashlib
+import importlib.metadata
+import json
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from muomni.errors import UserError
+
+MANIFEST = "manifest.json"
+
+
+def atomic_write_bytes(path: str | Path, data: bytes) -> None:
+    """Write a file under a temporary name and rename it, so that nobody ever sees half of it."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = temporary_name(path)
+    try:
+        temporary.write_bytes(data)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def temporary_name(path: str | Path) -> Path:
+    """The hidden name beside `path` that this process writes to before it renames."""
+    path = Path(path)
+    return path.with_name(f".{path.name}.{os.getpid()}.tmp")
+
+
+def atomic_write_text(path: str | Path, text: str) -> None:
+    """Like `atomic_write_bytes`, for text in UTF-8."""
+    atomic_write_bytes(path, text.encode("utf-8"))
+
+
+def atomic_write_json(path: str | Path, value: Any) -> None:
+    """Write JSON with sorted keys, so that equal values give equal files.
+
+    Raises:
+        ValueError: for NaN or infinity, which JSON does not have.
+    """
+    text = json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False)
+    atomic_write_text(path, text + "\n")
+
+
+def write_jsonl(path: str | Path, rows: Iterable[dict[str, Any]]) -> None:
+    """Write one JSON object a line, keys sorted."""
+    lines = (json.dumps(row, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n" for row in rows)
+    atomic_write_text(path, "".join(lines))
+
+
+def read_json(path: str | Path, made_by: str) -> Any:
+    """Read a JSON file that a stage wrote.
+
+    Args:
+        path: the file.
+        made_by: the DVC stage that writes it, for the message.
+
+    Raises:
+        UserError: if it is missing or no JSON.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f"{path}: no such file; run `dvc repro {made_by}`")
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:  # includes UnicodeDecodeError
+        raise UserError(f"{path}: not valid JSON ({error}); run `dvc repro --force {made_by}`") from None
+
+
+def read_jsonl(path: str | Path, made_by: str) -> Iterator[dict[str, Any]]:
+    """Read a file of one JSON object a line that a stage wrote.
+
+    Raises:
+        UserError: if it is missing, or a line is no JSON object.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f"{path}: no such file; run `dvc repro {made_by}`")
+    with path.open("rb") as file:
+        for number, line in enumerate(file, 1):
+            try:
+                row = json.loads(line)
+            except ValueError:
+                row = None
+            if not isinstance(row, dict):
+                raise UserError(f"{path}:{number}: not a JSON object; run `dvc repro --force {made_by}`")
+            yield row
+
+
+def sha256_file(path: str | Path) -> str:
+    """SHA-256 of a file's bytes, as hexadecimal digits."""
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def sha256_folder(folder: str | Path, leave_out: Iterable[str] = (MANIFEST,)) -> str:
+    """One SHA-256 over the relative names and contents of all files below a folder, in sorted order.
+
+    Args:
+        folder: the folder.
+        leave_out: relative names that do not count; hidden files never do.
+    """
+    folder = Path(folder)
+    skipped = set(leave_out)
+    digest = hashlib.sha256()
+    for path in sorted(folder.rglob("*")):
+        name = path.relative_to(folder).as_posix()
+        if path.is_file() and name not in skipped and not path.name.startswith("."):
+            digest.update(f"{name}\0{sha256_file(path)}\n".encode())
+    return digest.hexdigest()
+
+
+def licence(package: str, name: str, what: str) -> dict[str, str]:
+    """A manifest's entry for what came from a package: its installed version and its licence."""
+    try:
+        version = importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        version = "unknown"
+    return {"package": package, "version": version, "licence": name, "what": what}
+
+
+def write_manifest(
+    folder: str | Path,
+    *,
+    source: str,
+    licences: list[dict[str, str]],
+    counts: dict[str, Any],
+    splits: dict[str, Any],
+    bad: list[dict[str, str]],
+    **more: Any,
+) -> dict[str, Any]:
+    """Write ``manifest.json`` beside the finished files of a stage. Call it last: it hashes what lies there.
+
+    Args:
+        folder: what the stage wrote.
+        source: where the data came from, for example ``embedded``.
+        licences: entries made by `licence`.
+        counts: figures about the whole.
+        splits: figures a split.
+        bad: items set aside, each with its reason.
+        more: further entries that a stage wants to keep.
+
+    Returns:
+        The manifest: the arguments and ``sha256`` over all files.
+    """
+    manifest = {
+        "source": source,
+        "licences": licences,
+        "counts": counts,
+        "splits": splits,
+        "bad": bad,
+        **more,
+        "sha256": sha256_folder(folder),
+    }
+    atomic_write_json(Path(folder) / MANIFEST, manifest)
+    return manifest

@@ -1,0 +1,44 @@
+"""Recordings of the mel shards in memory, for the stages that hear and speak."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from muomni.data.batches import pad
+from muomni.data.shards import read_shards
+
+
+@dataclass
+class Recording:
+    """One recording: natural-log mel ``[T, M]`` float16 at 100 Hz, what is said, and by whom."""
+
+    mel: Tensor
+    text: str
+    speaker: str
+    key: str
+    kind: str
+
+
+def load_recordings(folder: str | Path, split: str, speaker: str = "") -> list[Recording]:
+    """Read a split of the mel shards, all speakers or one.
+
+    Raises:
+        UserError: if the shards are missing, damaged or empty.
+    """
+    recordings = []
+    for sample in read_shards(Path(folder), split):
+        about = sample["json"]
+        if not speaker or about["speaker"] == speaker:
+            mel = torch.from_numpy(sample["npy"])
+            recordings.append(
+                Recording(mel, about["text"], about["speaker"], about["key"], about.get("kind", ""))
+            )
+    return recordings
+
+
+def collate_mels(mels: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    """Log-mels ``[T, M]`` to a padded batch ``[B, T, M]`` float32 and lengths ``[B]``."""
+    return pad([mel.float() for mel in mels]), torch.tensor([len(mel) for mel in mels])

@@ -1,0 +1,38 @@
+"""Reading what stage corpus-speech wrote."""
+
+from pathlib import Path
+from typing import Any
+
+from muomni.data.files import read_jsonl
+from muomni.data.shards import SPLITS
+from muomni.errors import UserError
+
+STAGE = "corpus-speech"
+COLUMNS = {"id", "split", "text", "speaker", "kind", "key", "seconds", "file"}
+
+
+def read_utterances(corpus: str | Path) -> list[dict[str, Any]]:
+    """Rows of ``utterances.jsonl``, with the columns `COLUMNS`.
+
+    Raises:
+        UserError: if the corpus is missing or damaged.
+    """
+    path = Path(corpus) / "utterances.jsonl"
+    rows = list(read_jsonl(path, STAGE))
+    for number, row in enumerate(rows, 1):
+        if not row.keys() >= COLUMNS or row["split"] not in SPLITS:
+            raise UserError(f"{path}:{number}: not an utterance; run `dvc repro --force {STAGE}`")
+    return rows
+
+
+def read_recording(corpus: str | Path, row: dict[str, Any]) -> bytes:
+    """The FLAC bytes of an utterance.
+
+    Raises:
+        UserError: if the file is missing.
+    """
+    path = Path(corpus) / row["file"]
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror}; run `dvc repro --force {STAGE}`") from None

@@ -1,0 +1,244 @@
+"""Asking the model: a session that streams text and speech, dictation, and reading aloud."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from muomni.conversation import Conversation, Picture, Recording
+from muomni.errors import UserError
+from muomni.fusion import Plan, lay_out
+from muomni.omni import Omni
+from muomni.prompts import DICTATION, read_aloud
+from muomni.sampling import Sampling, answer_tokens
+from muomni.speech import Spoken, longest_sentence, sentences, speak, speakable
+from muomni.tokenizer import Tokenizer, render_chat
+
+GREEDY = Sampling()
+BROKEN = "\ufffd"  # what the tokenizer shows for bytes that are no character, or none yet
+
+
+@dataclass(frozen=True)
+class PlanEvent:
+    """What of the conversation goes into the context; the first event of an answer."""
+
+    plan: Plan
+
+
+@dataclass(frozen=True)
+class TextEvent:
+    """More of the answer's text; joined, the pieces are the text."""
+
+    piece: str
+
+
+@dataclass(frozen=True, eq=False)
+class AudioEvent:
+    """More of the answer's speech: float32 ``[samples]`` at the model's sample rate."""
+
+    wave: Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Answer:
+    """A whole answer; the last event.
+
+    Attributes:
+        text: what was written.
+        plan: what the model read.
+        ended: whether the model ended the answer itself; False where the limit of tokens did.
+        wave: float32 ``[samples]`` at the model's sample rate; None if not spoken or nothing in it can be.
+        codes: ``[T, Q]`` int64 of the speech, or None.
+    """
+
+    text: str
+    plan: Plan
+    ended: bool
+    wave: Tensor | None = None
+    codes: Tensor | None = None
+
+
+Event = PlanEvent | TextEvent | AudioEvent | Answer
+
+
+class TextStream:
+    """Token ids to pieces of text, an incomplete UTF-8 character held back until its last byte is there."""
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self.tokenizer = tokenizer
+        self.ids: list[int] = []
+        self.given = 0  # characters
+
+    def push(self, token: int) -> str:
+        """Text that is new with this token; often empty within a character spelled in bytes."""
+        self.ids.append(token)
+        return self._more(self.tokenizer.decode(self.ids).rstrip(BROKEN))
+
+    def finish(self) -> str:
+        """What was held back."""
+        return self._more(self.tokenizer.decode(self.ids))
+
+    def _more(self, text: str) -> str:
+        piece, self.given = text[self.given :], max(self.given, len(text))
+        return piece
+
+
+class Session:
+    """A conversation with the model.
+
+    Args:
+        model: in eval mode.
+        tokenizer: the one it was trained with.
+
+    Attributes:
+        conversation: what was asked and answered so far.
+    """
+
+    def __init__(self, model: Omni, tokenizer: Tokenizer) -> None:
+        self.model, self.tokenizer = model, tokenizer
+        self.conversation = Conversation(model, tokenizer)
+        self._said: tuple[list[int], Tensor] = ([], torch.empty(0))  # the last answer's tokens and states
+
+    def reset(self) -> None:
+        """Forget the conversation."""
+        self.conversation.exchanges.clear()
+        self._said = ([], torch.empty(0))
+
+    @torch.no_grad()
+    def ask(
+        self,
+        text: str | None = None,
+        images: Sequence[Picture] = (),
+        video: str | Path | bytes | None = None,
+        audio: Sequence[Recording] = (),
+        *,
+        speak: bool = False,
+        sampling: Sampling = GREEDY,
+        max_tokens: int = 128,
+        seed: int = 0,
+    ) -> Iterator[Event]:
+        """Ask, and get the answer as it comes.
+
+        The exchange joins the conversation once the text is complete. The same inputs and seed give the same answer,
+        whatever else draws random numbers.
+
+        Args:
+            text: the question; may be missing if there is something to look at or listen to.
+            images: pictures, as files or in memory.
+            video: a file, of which one picture a second is seen. Its sound is not heard; give it as audio.
+            audio: recordings, as files or samples.
+            speak: say the answer too.
+            sampling: how tokens are drawn; greedy by default.
+            max_tokens: tokens of the answer at most; a long question may leave room for a quarter of the context only.
+            seed: of the draws of tokens and codes.
+
+        Yields:
+            The plan, pieces of text, speech by sentences, and the whole `Answer`.
+
+        Raises:
+            UserError: at the first event, if an input is bad or too long.
+        """
+        model, tokenizer = self.model, self.tokenizer
+        question = self.conversation.message(text, images, video, audio)
+        prompt = self.conversation.prompt(question, min(max_tokens, model.cfg.thinker.context // 4))
+        yield PlanEvent(prompt.plan)
+        stop = {tokenizer.end, tokenizer.eos}
+        stream, states, ended = TextStream(tokenizer), [], False
+        rng = torch.Generator().manual_seed(seed)
+        limit = min(max_tokens, prompt.plan.answer)
+        banned = tokenizer.controls - stop
+        for token, state in answer_tokens(model.thinker, prompt.x, stop, limit, sampling, rng, banned):
+            if token in stop:
+                ended = True
+                break
+            states.append(state)
+            if piece := stream.push(token):
+                yield TextEvent(piece)
+        if piece := stream.finish():
+            yield TextEvent(piece)
+        said = tokenizer.decode(stream.ids)
+        if said.strip():  # an empty answer has no place in the template
+            self.conversation.exchanges.append((question, said))
+        self._said = (stream.ids, torch.stack(states) if states else torch.empty(0))
+        waves, codes = [], []
+        if speak:
+            for sentence in self._speak(seed):
+                waves.append(sentence.wave)
+                codes.append(sentence.codes)
+                yield AudioEvent(sentence.wave)
+        wave = torch.cat(waves) if waves else None
+        yield Answer(said, prompt.plan, ended, wave, torch.cat(codes) if codes else None)
+
+    def _speak(self, seed: int) -> Iterator[Spoken]:
+        ids, states = self._said
+        return speak(self.model, self.tokenizer, ids, states, torch.Generator().manual_seed(seed))
+
+    def say_again(self, seed: int = 0) -> Tensor:
+        """The last answer as speech, float32 ``[samples]``.
+
+        Raises:
+            UserError: if there is no answer, or nothing in it can be spoken.
+        """
+        waves = [sentence.wave for sentence in self._speak(seed)]
+        if not waves:
+            raise UserError("there is no answer to speak yet; ask something first")
+        return torch.cat(waves)
+
+
+def last(events: Iterator[Event]) -> Answer:
+    """The whole answer, without its pieces."""
+    for event in events:
+        if isinstance(event, Answer):
+            return event
+    raise RuntimeError("the events ended without an answer")
+
+
+def transcribe(model: Omni, tokenizer: Tokenizer, recording: Recording, max_tokens: int = 128) -> Answer:
+    """Write down what is said in a recording: the task of dictation.
+
+    Raises:
+        UserError: if it is a file that cannot be read.
+    """
+    return last(Session(model, tokenizer).ask(DICTATION, audio=[recording], max_tokens=max_tokens))
+
+
+@torch.no_grad()
+def say(model: Omni, tokenizer: Tokenizer, text: str, seed: int = 0) -> Iterator[AudioEvent]:
+    """Read a text aloud, sentence after sentence.
+
+    The Thinker reads each sentence as its own answer to a request to read it aloud, in one pass, and the Talker says
+    it from the states of that.
+
+    Args:
+        model: in eval mode.
+        tokenizer: its tokenizer.
+        text: any text; what is neither letter nor digit is not heard.
+        seed: of the codes.
+
+    Yields:
+        The speech of each sentence.
+
+    Raises:
+        UserError: if there is nothing to say, or a sentence does not fit the context.
+    """
+    parts = [text[a:b] for a, b in sentences(text, longest_sentence(model))]
+    parts = [part for part in parts if speakable(part)]
+    if not parts:
+        raise UserError(f"{text[:40]!r}: no letter or digit to say; give a text with words")
+    device, rng = model.audio_projector.weight.device, torch.Generator().manual_seed(seed)
+    context = model.cfg.thinker.context
+    for part in parts:
+        messages = [{"role": "user", "content": read_aloud(part)}, {"role": "assistant", "content": part}]
+        layout = lay_out(render_chat(messages, tokenizer), tokenizer, [])
+        if len(layout.ids) > context:
+            raise UserError(
+                f"{part[:40]!r}: takes {len(layout.ids)} positions with its request, the context holds {context}; "
+                "shorten the sentence"
+            )
+        states = model.thinker(model.thinker.embed(torch.tensor([layout.ids], device=device)))[0]
+        answer = torch.tensor(layout.answer, device=device)
+        ids = [token for token, mine in zip(layout.ids, layout.answer, strict=True) if mine]
+        for sentence in speak(model, tokenizer, ids[:-1], states[answer][:-1], rng):  # all but <|end|>
+            yield AudioEvent(sentence.wave)

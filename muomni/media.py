@@ -1,0 +1,133 @@
+"""Pictures and videos that users bring; sounds are in `muomni.sound` and can be had from here as well.
+
+Every loader takes a path or the file's bytes and returns clean data or raises `UserError`: one line that
+names the file, the fault and what to do.
+"""
+
+import io
+import math
+import warnings
+from dataclasses import dataclass
+from fractions import Fraction
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+
+from muomni.errors import UserError
+from muomni.sound import (
+    Samples,
+    Source,
+    decode_audio,
+    decoded,
+    load_audio,
+    open_container,
+    read_source,
+    reason,
+    save_audio,
+)
+
+__all__ = ["Video", "image_to_tensor", "load_audio", "load_image", "load_video", "save_audio"]
+
+MAX_PIXELS = 50_000_000
+MAX_FRAMES = 600  # of a video, after sampling
+IMAGE_FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "ICO")  # none that runs another program
+PADDING = (255, 255, 255)  # what is around a picture that is not square, and behind a transparent one
+
+
+@dataclass(frozen=True)
+class Video:
+    """Frames of a video, their times in seconds from its start, and its sound (None if it has none)."""
+
+    frames: list[Image.Image]
+    times: list[float]
+    audio: Samples | None
+
+
+def load_image(source: Source) -> Image.Image:
+    """Load a picture (of an animation the first one) upright in RGB, white where it is transparent.
+
+    Raises:
+        UserError: if it cannot be read, is no picture, is damaged, or has more than `MAX_PIXELS`.
+    """
+    data, name = read_source(source, "image")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            image = Image.open(io.BytesIO(data), formats=IMAGE_FORMATS)
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+        raise UserError(
+            f"{name}: more than {MAX_PIXELS // 1_000_000} million pixels; make it smaller"
+        ) from None
+    except Exception:
+        known = ", ".join(IMAGE_FORMATS[:4])
+        raise UserError(f"{name}: not a picture that can be read; give {known} or the like") from None
+    if image.width * image.height > MAX_PIXELS:
+        raise UserError(f"{name}: {image.width} x {image.height} pixels is too large; make it smaller")
+    try:  # decoders raise many kinds of exception on damaged bytes
+        image.load()
+        return _to_rgb(ImageOps.exif_transpose(image))
+    except Exception as error:
+        raise UserError(f"{name}: the picture is damaged or cut off ({reason(error)})") from None
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode in ("I", "F") or image.mode.startswith("I;16"):  # Pillow would clip these to 255
+        values = np.asarray(image, dtype=np.float64)
+        top = 65535.0 if image.mode != "F" else max(float(values.max()), 1e-9)
+        return Image.fromarray((values / top * 255).clip(0, 255).astype(np.uint8)).convert("RGB")
+    if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
+        image = image.convert("RGBA")
+        ground = Image.new("RGBA", image.size, (*PADDING, 255))
+        return Image.alpha_composite(ground, image).convert("RGB")
+    return image.convert("RGB")
+
+
+def image_to_tensor(image: Image.Image, size: int) -> torch.Tensor:
+    """Fit a picture into a square, proportions kept, the rest padded: float32 [3, size, size], 0 to 1."""
+    scale = size / max(image.size)
+    fitted = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
+    if fitted != image.size:
+        image = image.resize(fitted, Image.Resampling.BICUBIC)
+    square = Image.new("RGB", (size, size), PADDING)
+    square.paste(image, ((size - fitted[0]) // 2, (size - fitted[1]) // 2))
+    return torch.from_numpy(np.array(square)).permute(2, 0, 1).float() / 255
+
+
+def load_video(source: Source, fps: float = 1.0, sample_rate: int = 16000) -> Video:
+    """Load a video as pictures at a steady rate, and its sound.
+
+    Args:
+        source: path or bytes.
+        fps: pictures a second; a slower video gives each picture once.
+        sample_rate: of the sound, Hz.
+
+    Raises:
+        UserError: if it cannot be read, has no pictures, is damaged or cut off, is longer than `MAX_SECONDS`,
+            or its pictures are too large or more than `MAX_FRAMES`.
+    """
+    if not (math.isfinite(fps) and fps > 0):
+        raise UserError(f"video: {fps} frames a second is not possible; give a number above 0")
+    data, name = read_source(source, "video")
+    frames: list[Image.Image] = []
+    times: list[float] = []
+    step = 1 / Fraction(fps).limit_denominator(1000)
+    with open_container(data, name, "video") as container:
+        if not container.streams.video:
+            raise UserError(f"{name}: there are no pictures in it; give a video, or use it as audio")
+        stream = container.streams.video[0]
+        if stream.codec_context.width * stream.codec_context.height > MAX_PIXELS:
+            raise UserError(f"{name}: its pictures are too large; make the video smaller")
+        first: float | None = None
+        for frame in decoded(container, stream, name, "video"):
+            first = (frame.time or 0.0) if first is None else first
+            time = (frame.time or 0.0) - first
+            if time + 1e-3 < len(frames) * step and frames:
+                continue
+            if len(frames) == MAX_FRAMES:
+                raise UserError(f"{name}: more than {MAX_FRAMES} frames; give a shorter part or a lower rate")
+            frames.append(frame.to_image().convert("RGB").rotate(frame.rotation, expand=True))
+            times.append(time)
+    if not frames:
+        raise UserError(f"{name}: the video has no frames; it may be cut off, save it again")
+    return Video(frames, times, decode_audio(data, name, sample_rate, needed=False))

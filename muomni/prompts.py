@@ -1,0 +1,9 @@
+"""What a user says to ask for dictation and for reading aloud: one wording for training data, evaluation and commands."""
+
+DICTATION = "Write down what you hear."
+READ_ALOUD = "Read this aloud: {text}"
+
+
+def read_aloud(text: str) -> str:
+    """The request to read a text aloud."""
+    return READ_ALOUD.format(text=text)

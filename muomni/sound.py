@@ -1,0 +1,209 @@
+"""Sounds that users bring, and the sound that the model makes.
+
+Every loader takes a path or the file's bytes and returns clean data or raises `UserError`: one line that
+names the file, the fault and what to do. Decoders get bytes, never an address, and only the listed formats.
+Nothing here needs torch, so that the processes that make the speech corpus start quickly.
+"""
+
+import io
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import soundfile
+import soxr
+
+from muomni.data.files import atomic_write_bytes
+from muomni.errors import UserError
+
+MAX_FILE_BYTES = 500_000_000
+MAX_SECONDS = 600.0  # audio and video; what the model can use is less, and the context budget cuts it further
+# Containers for PyAV. Playlists (HLS, DASH, concat) are left out: they would open further addresses.
+CONTAINERS = (
+    "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,flv,asf,mpeg,mpegts,gif,ogg,mp3,wav,flac,aac,aiff,caf,amr"
+)
+
+Source = str | os.PathLike[str] | bytes
+Samples = npt.NDArray[np.float32]
+
+
+def read_source(source: Source, kind: str) -> tuple[bytes, str]:
+    """The bytes of a source and what messages call it. `kind` is for example ``image``."""
+    if isinstance(source, bytes):
+        data, name = source, f"{kind} (uploaded)"
+        if len(data) > MAX_FILE_BYTES:
+            raise UserError(f"{name}: larger than {MAX_FILE_BYTES // 1_000_000} MB; give a smaller file")
+    else:
+        data, name = _read_file(Path(source), kind)
+    if not data:
+        raise UserError(f"{name}: the {kind} file is empty (0 bytes); give another")
+    return data, name
+
+
+def _read_file(path: Path, kind: str) -> tuple[bytes, str]:
+    try:
+        if path.is_dir():
+            raise UserError(f"{path}: is a folder; name the {kind} file in it")
+        if not path.exists():
+            raise UserError(f"{path}: no such file; check the path of the {kind}")
+        if not path.is_file():  # a pipe or a device could be read for ever
+            raise UserError(f"{path}: not a regular file; save the {kind} to a file first")
+        if path.stat().st_size > MAX_FILE_BYTES:
+            raise UserError(f"{path}: larger than {MAX_FILE_BYTES // 1_000_000} MB; give a smaller file")
+        return path.read_bytes(), str(path)
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
+        reason = getattr(error, "strerror", None) or str(error)
+        raise UserError(
+            f"{path!s:.200}: cannot be read ({reason}); check the {kind}'s name and rights"
+        ) from None
+
+
+def reason(error: BaseException) -> str:
+    """An exception on one short line."""
+    return (" ".join(str(error).split()) or type(error).__name__)[:160]
+
+
+def load_audio(source: Source, sample_rate: int = 16000) -> Samples:
+    """Load a recording as float32 [samples], its channels averaged, at `sample_rate`.
+
+    libsndfile reads WAV, FLAC, OGG and MP3; PyAV what it does not know (m4a, mp4, webm, ...).
+
+    Raises:
+        UserError: if it cannot be read, is no audio, is damaged or cut off, has no samples, holds NaN, or is
+            longer than `MAX_SECONDS`.
+    """
+    data, name = read_source(source, "audio")
+    try:
+        file = soundfile.SoundFile(io.BytesIO(data))
+    except (soundfile.LibsndfileError, TypeError, ValueError):  # not its format, or headerless
+        if data[:4] in (b"RIFF", b"fLaC"):
+            raise UserError(f"{name}: the audio file is damaged or cut off; save it again") from None
+        wave = decode_audio(data, name, sample_rate, needed=True)
+        assert wave is not None
+        return wave
+    with file:
+        _check_seconds(file.frames / file.samplerate, name)
+        _check_whole(data, name)
+        expected = file.frames
+        try:
+            channels = file.read(dtype="float32", always_2d=True)
+        except (soundfile.LibsndfileError, MemoryError) as error:
+            raise UserError(f"{name}: the audio is damaged or cut off ({reason(error)})") from None
+        if len(channels) < expected:
+            raise UserError(f"{name}: cut off after {len(channels)} of {expected} samples; save it again")
+        return _finish(channels.mean(1, dtype=np.float32), file.samplerate, sample_rate, name)
+
+
+def _check_seconds(seconds: float, name: str) -> None:
+    if seconds > MAX_SECONDS:
+        raise UserError(
+            f"{name}: {seconds:.0f} s is over the limit of {MAX_SECONDS:.0f} s; give a shorter part"
+        )
+
+
+def _check_whole(data: bytes, name: str) -> None:
+    """libsndfile silently shortens a WAV that was cut off, so compare its own length with the file's."""
+    declared = int.from_bytes(data[4:8], "little") + 8
+    streamed = declared >= 0x7FFF0000 or declared == 8  # length was not known when the header was written
+    if data[:4] == b"RIFF" and not streamed and declared > len(data) + 1:
+        raise UserError(f"{name}: cut off after {len(data)} of {declared} bytes; save it again")
+
+
+def _finish(wave: Samples, rate: int, sample_rate: int, name: str) -> Samples:
+    """Check samples and bring them to the wanted rate."""
+    if len(wave) == 0:
+        raise UserError(f"{name}: the audio has no samples; give a recording that is not empty")
+    if not np.isfinite(wave).all():
+        raise UserError(f"{name}: the audio holds NaN or infinite samples; save the recording again")
+    if rate != sample_rate:
+        wave = soxr.resample(wave, rate, sample_rate).astype(np.float32)
+    return wave if len(wave) else np.zeros(1, np.float32)  # a few samples of a high rate may round to none
+
+
+def save_audio(path: str | os.PathLike[str], wave: npt.ArrayLike, rate: int) -> None:
+    """Write a mono WAV of 16 bits, whole or not at all.
+
+    Args:
+        path: ends in ``.wav``.
+        wave: [samples] in [-1, 1], an array or a tensor; what is outside is clipped.
+        rate: samples a second, Hz.
+
+    Raises:
+        UserError: if there is no sample, one is NaN, or the file cannot be written.
+    """
+    path = Path(path)
+    if path.suffix.lower() != ".wav":
+        raise UserError(f"{path}: sound is written as WAV; give a name that ends in .wav")
+    if path.is_dir():
+        raise UserError(f"{path}: is a folder; name a .wav file in it")
+    samples = np.asarray(wave, dtype=np.float32)
+    if samples.ndim != 1:
+        raise ValueError(f"expected [samples], got {samples.shape}")
+    samples = _finish(samples, rate, rate, str(path))
+    buffer = io.BytesIO()
+    pcm = np.round(samples.clip(-1, 1) * 32767).astype(np.int16)
+    soundfile.write(buffer, pcm, rate, format="WAV", subtype="PCM_16")
+    try:
+        atomic_write_bytes(path, buffer.getvalue())
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written ({error.strerror}); choose another place") from None
+
+
+# Containers, through PyAV
+
+
+def open_container(data: bytes, name: str, kind: str) -> Any:
+    try:
+        import av
+    except ImportError:
+        raise UserError(f"{name}: this needs PyAV; install it with `pip install av`") from None
+    try:
+        return av.open(io.BytesIO(data), options={"format_whitelist": CONTAINERS})
+    except (av.error.FFmpegError, ValueError, OSError):
+        raise UserError(
+            f"{name}: no {kind} that can be read, or damaged at its start; save it again"
+        ) from None
+
+
+def decoded(container: Any, stream: Any, name: str, kind: str) -> Iterator[Any]:
+    """Frames of a stream; a decoder's error, or an end long before the declared, becomes a `UserError`."""
+    import av
+
+    end = 0.0
+    declared = float(stream.duration * stream.time_base) if stream.duration else 0.0
+    _check_seconds(declared, name)
+    try:
+        for frame in container.decode(stream):
+            start = float(stream.start_time * stream.time_base) if stream.start_time else 0.0
+            end = max(end, (frame.time or 0.0) - start)
+            _check_seconds(end, name)
+            yield frame
+    except (av.error.FFmpegError, ValueError) as error:
+        raise UserError(f"{name}: the {kind} is damaged or cut off ({reason(error)})") from None
+    if declared - end > max(2.0, 0.1 * declared):
+        raise UserError(f"{name}: the {kind} is cut off after {end:.1f} of {declared:.1f} s; save it again")
+
+
+def decode_audio(data: bytes, name: str, sample_rate: int, needed: bool) -> Samples | None:
+    """The first sound track, or None if there is none and none is needed."""
+    with open_container(data, name, "audio") as container:
+        import av
+
+        if not container.streams.audio:
+            if needed:
+                raise UserError(f"{name}: there is no sound in it; give an audio file (WAV, FLAC, MP3, m4a)")
+            return None
+        stream = container.streams.audio[0]
+        rate = stream.rate
+        # Only the sample format: its own mixing to mono would make float stereo louder by 3 dB.
+        to_float = av.AudioResampler(format="fltp", rate=rate)
+        frames = [
+            out for frame in decoded(container, stream, name, "audio") for out in to_float.resample(frame)
+        ]
+        frames += to_float.resample(None) if frames else []
+    parts = [frame.to_ndarray().mean(0) for frame in frames]
+    wave = np.concatenate(parts).astype(np.float32) if parts else np.zeros(0, np.float32)
+    return _finish(wave, rate, sample_rate, name)

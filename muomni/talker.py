@@ -1,0 +1,208 @@
+"""The Talker: a causal transformer over codec frames that says a given text.
+
+Speech follows the text because every frame is told which character it is on. Beside the previous frame's codes, a frame
+takes the state of its character, a small convolution over the characters with the Thinker's state of the token that
+spells it, and how long it has been on it. From that come the frame's base code, its residual code given the base code,
+and whether the next frame goes on to the next character. Going on from the last character ends the speech.
+"""
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field, model_validator
+from torch import Tensor, nn
+
+from muomni.audio_encoder import CHARACTERS, normalise_with_offsets
+from muomni.config import Section
+from muomni.layers import Block, Stack, SwiGLU, initialise
+
+SPACE = CHARACTERS.index(" ")
+PADDING = len(CHARACTERS)
+LONGEST_STAY = 50  # frames: one second on a character, by then a gap or a fault
+
+
+class TalkerConfig(Section):
+    """Shape of the Talker and of what conditions it."""
+
+    codebooks: int = Field(ge=1, le=16, description="codes of a frame; as in the codec")
+    codes: int = Field(ge=2, le=4096, description="codes of each codebook; as in the codec")
+    d_model: int = Field(ge=8, le=2048, description="width of the states")
+    n_layers: int = Field(ge=1, le=32, description="transformer layers")
+    n_heads: int = Field(ge=1, le=32, description="attention heads")
+    n_kv_heads: int = Field(ge=1, le=32, description="key/value heads")
+    d_ff: int = Field(ge=8, le=8192, description="width of the SwiGLU feed-forward")
+    frames: int = Field(ge=16, le=65536, description="frames of one utterance at most, 50 a second")
+    character_width: int = Field(ge=4, le=1024, description="width of the characters' convolution")
+    character_layers: int = Field(ge=1, le=8, description="convolutions over the characters")
+    character_kernel: int = Field(ge=1, le=15, description="characters that one convolution sees")
+
+    @model_validator(mode="after")
+    def check(self) -> "TalkerConfig":
+        """Heads divide the width, key/value heads divide the heads."""
+        if self.d_model % (2 * self.n_heads):
+            raise ValueError(f"d_model {self.d_model} is not a multiple of 2 x n_heads {self.n_heads}")
+        if self.n_heads % self.n_kv_heads:
+            raise ValueError(f"n_heads {self.n_heads} is not a multiple of n_kv_heads {self.n_kv_heads}")
+        return self
+
+
+def spell(text: str, spans: list[tuple[int, int]]) -> tuple[list[int], list[int]]:
+    """The characters that are spoken for a text, and the token that spells each.
+
+    Args:
+        text: as the tokenizer decoded it.
+        spans: for each token the start and end of its characters in the text.
+
+    Returns:
+        Indices into `CHARACTERS`, with a space before and after, and as many indices of tokens.
+    """
+    heard, offsets = normalise_with_offsets(text)
+    token_at = [0] * (len(text) + 1)
+    for token, (start, end) in enumerate(spans):
+        token_at[start:end] = [token] * (end - start)
+    tokens = [token_at[offset] for offset in offsets]
+    last = max(0, len(spans) - 1)
+    return [SPACE, *(CHARACTERS.index(c) for c in heard), SPACE], [tokens[0] if tokens else 0, *tokens, last]
+
+
+class CharacterStates(nn.Module):
+    """What conditions the Talker: one state a character from its neighbours and from the Thinker."""
+
+    def __init__(self, cfg: TalkerConfig, thinker_width: int) -> None:
+        super().__init__()
+        width = cfg.character_width
+        self.embedding = nn.Embedding(len(CHARACTERS) + 1, width, padding_idx=PADDING)
+        self.convolutions = nn.ModuleList(
+            nn.Conv1d(width, width, cfg.character_kernel, padding=cfg.character_kernel // 2)
+            for _ in range(cfg.character_layers)
+        )
+        self.project = nn.Linear(width, cfg.d_model)
+        self.thinker = nn.Linear(thinker_width, cfg.d_model)
+        self.stay = nn.Embedding(LONGEST_STAY, cfg.d_model)
+        nn.init.normal_(self.stay.weight, std=0.02)
+
+    def forward(self, characters: Tensor, thinker_states: Tensor) -> Tensor:
+        """Characters ``[B, N]`` int64 and the Thinker's states of their tokens ``[B, N, Dt]`` to ``[B, N, D]``."""
+        real = (characters != PADDING)[..., None]
+        x = self.embedding(characters)
+        for convolution in self.convolutions:
+            x = x + F.gelu(convolution((x * real).transpose(1, 2)).transpose(1, 2))
+        return (self.project(x) + self.thinker(thinker_states)) * real
+
+
+class Talker(nn.Module):
+    """Codes in, the next frame's codes and the way through the text out."""
+
+    def __init__(self, cfg: TalkerConfig, thinker_width: int) -> None:
+        super().__init__()
+        self.cfg = cfg
+        # One more entry a codebook stands for "no frame yet".
+        self.code_embedding = nn.ModuleList(
+            nn.Embedding(cfg.codes + 1, cfg.d_model) for _ in range(cfg.codebooks)
+        )
+        blocks = [
+            Block(cfg.d_model, cfg.n_heads, cfg.n_kv_heads, SwiGLU(cfg.d_model, cfg.d_ff), causal=True)
+            for _ in range(cfg.n_layers)
+        ]
+        self.stack = Stack(blocks, cfg.d_model, cfg.frames)
+        self.code_heads = nn.ModuleList(nn.Linear(cfg.d_model, cfg.codes) for _ in range(cfg.codebooks))
+        self.advance = nn.Linear(cfg.d_model, 1)
+        initialise(self, cfg.n_layers)
+        self.condition = CharacterStates(cfg, thinker_width)
+
+    def embed_codes(self, codes: Tensor) -> Tensor:
+        """Codes ``[..., Q]`` to the sum of their embeddings ``[..., D]``."""
+        return torch.stack([table(codes[..., q]) for q, table in enumerate(self.code_embedding)]).sum(0)
+
+    def forward(
+        self,
+        previous: Tensor,  # [B, T, Q] int64, the codes one frame earlier; `codes` before the first
+        character_states: Tensor,  # [B, N, D]
+        position: Tensor,  # [B, T] int64, the character that each frame is on
+        stay: Tensor,  # [B, T] int64, frames since that character began
+        cache=None,
+    ) -> Tensor:
+        """States of frames, ``[B, T, D]``."""
+        index = position[..., None].expand(-1, -1, character_states.shape[-1])
+        x = self.embed_codes(previous) + character_states.gather(1, index)
+        x = x + self.condition.stay(stay.clamp_max(LONGEST_STAY - 1))
+        return self.stack(x, cache=cache)
+
+    def code_logits(self, states: Tensor, codes: Tensor) -> list[Tensor]:
+        """Logits of each codebook given the codes of the ones before it in the same frame.
+
+        Args:
+            states: ``[..., D]``.
+            codes: ``[..., Q]`` int64, the frame's own codes; those of codebook q are not used for codebooks up to q.
+
+        Returns:
+            Q tensors ``[..., codes]``.
+        """
+        logits = []
+        for q, head in enumerate(self.code_heads):
+            logits.append(head(states))
+            states = states + self.code_embedding[q](codes[..., q])
+        return logits
+
+    @torch.no_grad()
+    def generate(
+        self,
+        characters: Tensor,  # [N] int64
+        thinker_states: Tensor,  # [N, Dt]
+        rng: torch.Generator,
+        temperature: float = 0.5,
+        use_cache: bool = True,
+    ) -> tuple[Tensor, Tensor]:
+        """Speak: sample frame after frame until the last character is left behind.
+
+        The way through the text is deterministic: the model gives at each frame the chance to go on, and the Talker
+        goes on once the chance of still staying falls below one half, the median of the stay's length.
+
+        Args:
+            characters: as `spell` gives them.
+            thinker_states: of the token that spells each.
+            rng: source of the samples, on the CPU.
+            temperature: of the codes; 0 takes the likeliest.
+            use_cache: False recomputes all frames at each step, to check the cache against.
+
+        Returns:
+            Codes ``[T, Q]`` int64 and the character of each frame ``[T]`` int64.
+        """
+        states = self.condition(characters[None], thinker_states[None])
+        device = characters.device
+        limit = min(self.cfg.frames, LONGEST_STAY * len(characters))
+        cache = self.stack.new_cache(1, limit) if use_cache else None
+        history = [torch.full((self.cfg.codebooks,), self.cfg.codes, device=device)]
+        positions: list[int] = []
+        stays: list[int] = []
+        at, stay, still = 0, 0, 1.0
+        while at < len(characters) and len(positions) < limit:
+            positions.append(at)
+            stays.append(stay)
+            first = len(positions) - 1 if use_cache else 0
+            h = self(
+                torch.stack(history[first:])[None],
+                states,
+                torch.tensor([positions[first:]], device=device),
+                torch.tensor([stays[first:]], device=device),
+                cache,
+            )[0, -1]
+            frame = torch.zeros(self.cfg.codebooks, dtype=torch.int64, device=device)
+            state = h
+            for q, head in enumerate(self.code_heads):
+                frame[q] = pick(head(state), temperature, rng)
+                state = state + self.code_embedding[q](frame[q])
+            history.append(frame)
+            still *= 1 - float(self.advance(h).float().sigmoid())
+            if still < 0.5 or stay + 1 >= LONGEST_STAY:
+                at, stay, still = at + 1, 0, 1.0
+            else:
+                stay += 1
+        return torch.stack(history[1:]), torch.tensor(positions, device=device)
+
+
+def pick(logits: Tensor, temperature: float, rng: torch.Generator) -> Tensor:
+    """Sample an index from logits ``[V]`` at a temperature, or take the likeliest at 0."""
+    if temperature <= 0:
+        return logits.argmax(-1)
+    probability = (logits.float() / temperature).softmax(-1).cpu()
+    return torch.multinomial(probability, 1, generator=rng)[0].to(logits.device)

@@ -1,0 +1,89 @@
+"""Stage A: the Thinker learns language, by predicting the next token of packed documents."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from muomni.data.tokens import TokenDataset
+from muomni.errors import UserError
+from muomni.sampling import Sampling, answer_tokens
+from muomni.thinker import Thinker, ThinkerConfig
+from muomni.tokenizer import Tokenizer
+from muomni.train.loop import TrainConfig
+
+PROMPTS = ("The Congress", "A banana is", "There are two", "I recommend that")
+
+
+class ThinkerStageConfig(TrainConfig):
+    """Section ``a_thinker``."""
+
+    context: int = Field(ge=8, le=8192, description="tokens of a training sequence")
+    valid_windows: int = Field(ge=1, description="sequences scored at each evaluation")
+
+
+class ThinkerTask:
+    """Packed text to next tokens."""
+
+    frozen: dict[str, torch.nn.Module] = {}
+    best_by = ""
+
+    def __init__(self, cfg: ThinkerStageConfig, model: ThinkerConfig, tokens: Path, tokenizer: Path, seed: int) -> None:
+        if cfg.context > model.context:
+            raise UserError(f"a_thinker.context: {cfg.context} is more than thinker.context {model.context}")
+        self.cfg, self.seed = cfg, seed
+        self.tokenizer = Tokenizer(tokenizer)
+        if self.tokenizer.vocab_size != model.vocab_size:
+            raise UserError(
+                f"thinker.vocab_size: {model.vocab_size}, but the tokenizer has {self.tokenizer.vocab_size} pieces"
+            )
+        self.thinker = Thinker(model)
+        self.modules = {"thinker": self.thinker}
+        self.train, self.valid = TokenDataset(tokens, "train"), TokenDataset(tokens, "valid")
+
+    def batch(self, step: int, micro: int, rng: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Inputs and targets ``[B, T]``, the targets one token later."""
+        return self.train.batch_at(
+            step * self.cfg.accumulate + micro, self.cfg.batch_size, self.cfg.context, self.seed
+        )
+
+    def loss(self, batch: tuple[Tensor, Tensor], step: int) -> tuple[Tensor, dict[str, float | Tensor]]:
+        """Cross-entropy in nats a token, and the experts' balance where there are experts."""
+        inputs, targets = batch
+        states = self.thinker(self.thinker.embed(inputs), checkpointing=self.cfg.checkpointing)
+        loss = self.thinker.loss(states, targets)
+        values: dict[str, float | Tensor] = {"tokens": float(inputs.numel()), "padding": 0.0}
+        balance = self.thinker.balance_loss()
+        if balance is not None:
+            values["balance"] = balance.detach()
+            loss = loss + balance
+        return loss, values
+
+    def evaluate(self) -> dict[str, float]:
+        """Loss and perplexity on held-out documents."""
+        device = self.thinker.embedding.weight.device
+        total, count = 0.0, 0
+        for number, (inputs, targets) in enumerate(self.valid.eval_windows(self.cfg.context)):
+            if number == self.cfg.valid_windows:
+                break
+            states = self.thinker(self.thinker.embed(inputs[None].to(device)))
+            total += float(self.thinker.loss(states, targets[None].to(device))) * len(targets)
+            count += len(targets)
+        return {"loss": total / count, "perplexity": math.exp(total / count)}
+
+    def samples(self, step: int, folder: Path) -> None:
+        """How the Thinker goes on after a few beginnings."""
+        lines = []
+        for prompt in PROMPTS:
+            ids: list[int] = [self.tokenizer.bos, *self.tokenizer.encode(prompt)]
+            x = self.thinker.embed(torch.tensor([ids], device=self.thinker.embedding.weight.device))
+            rng = torch.Generator().manual_seed(0)
+            sampling = Sampling(temperature=0.8, top_p=0.95)
+            new: list[Any] = [
+                token for token, _ in answer_tokens(self.thinker, x, {self.tokenizer.eos}, 48, sampling, rng)
+            ]
+            lines.append(self.tokenizer.decode(ids + new).replace("\n", " ") + "\n")
+        (folder / "text.txt").write_text("".join(lines), encoding="utf-8")

@@ -1,0 +1,118 @@
+"""Stage B: the audio encoder learns to hear, by CTC over characters (Graves et al., 2006)."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field
+from torch import Tensor
+
+from muomni.audio_encoder import BLANK, AudioEncoder, AudioEncoderConfig, CTCHead, encode_characters, normalise
+from muomni.data.batches import Buckets, padding_share
+from muomni.data.speech import Recording, collate_mels, load_recordings
+from muomni.errors import UserError
+from muomni.evaluate.text_scores import character_error_rate
+from muomni.train.loop import TrainConfig
+
+
+class AudioStageConfig(TrainConfig):
+    """Section ``b_audio_encoder``."""
+
+    mask_bins: int = Field(ge=0, le=64, description="widest band of mel bins hidden in training, twice a recording")
+    mask_frames: int = Field(ge=0, le=200, description="longest stretch of frames hidden in training")
+    valid_recordings: int = Field(ge=1, description="recordings transcribed at each evaluation")
+
+
+def fits(text: str, frames: int, slots: int) -> bool:
+    """Whether CTC can emit a text: a slot for each character and one between two equal ones."""
+    target = encode_characters(text)
+    repeats = sum(a == b for a, b in zip(target, target[1:], strict=False))
+    states = -(-frames // 8)
+    return 0 < len(target) + repeats <= states * slots
+
+
+class AudioTask:
+    """Recordings to characters."""
+
+    frozen: dict[str, torch.nn.Module] = {}
+    best_by = ""
+
+    def __init__(self, cfg: AudioStageConfig, model: AudioEncoderConfig, shards: Path, seed: int) -> None:
+        self.cfg = cfg
+        self.encoder, self.head = AudioEncoder(model), CTCHead(model)
+        self.modules = {"audio_encoder": self.encoder, "ctc": self.head}
+        everything = load_recordings(shards, "train")
+        self.train = [r for r in everything if fits(r.text, len(r.mel), model.slots)]
+        # What CTC cannot learn is left out and counted, never hidden behind an infinite loss set to zero.
+        self.impossible = len(everything) - len(self.train)
+        if not self.train:
+            raise UserError(f"{shards}: none of {len(everything)} recordings is long enough for its text")
+        self.valid = load_recordings(shards, "valid")[: cfg.valid_recordings]
+        self.encoder.standardise.measure(torch.cat([r.mel.float() for r in self.train[:300]]))
+        self.buckets = Buckets([len(r.mel) for r in self.train], cfg.batch_size, seed)
+
+    def batch(self, step: int, micro: int, rng: torch.Generator) -> dict[str, Any]:
+        """Log-mels with hidden bands and stretches (Park et al., 2019), and their characters."""
+        rows = [self.train[i] for i in self.buckets.at(step * self.cfg.accumulate + micro)]
+        mels, lengths = collate_mels([r.mel for r in rows])
+        mean = self.encoder.standardise.mean.cpu()
+        for mel, length in zip(mels, lengths.tolist(), strict=True):
+            for _ in range(2):
+                start, width = hidden(mel.shape[1], self.cfg.mask_bins, rng)
+                mel[:, start : start + width] = mean[start : start + width]
+            start, width = hidden(length, self.cfg.mask_frames, rng)
+            mel[start : start + width] = mean
+        targets = [torch.tensor(encode_characters(r.text)) for r in rows]
+        return {
+            "mels": mels,
+            "lengths": lengths,
+            "targets": torch.cat(targets),
+            "target_lengths": torch.tensor([len(t) for t in targets]),
+        }
+
+    def loss(self, batch: dict[str, Any], step: int) -> tuple[Tensor, dict[str, float | Tensor]]:
+        """CTC loss in nats a character."""
+        states, lengths = self.encoder(batch["mels"], batch["lengths"])
+        log_probs = self.head(states)  # [B, T * slots, C + 1]
+        total = F.ctc_loss(
+            log_probs.transpose(0, 1),
+            batch["targets"],
+            lengths * self.head.slots,
+            batch["target_lengths"],
+            blank=BLANK,
+            reduction="sum",
+        )
+        return total / batch["target_lengths"].sum(), {"padding": padding_share(batch["lengths"])}
+
+    def transcribe(self, recordings: list[Recording]) -> list[str]:
+        """Best-path transcripts of recordings, a few at a time."""
+        device = next(self.encoder.parameters()).device
+        texts: list[str] = []
+        for i in range(0, len(recordings), 32):
+            mels, lengths = collate_mels([r.mel for r in recordings[i : i + 32]])
+            states, lengths = self.encoder(mels.to(device), lengths.to(device))
+            texts += self.head.transcribe(states, lengths)
+        return texts
+
+    def evaluate(self) -> dict[str, float]:
+        """Character error rate of each speaker's recordings, and of all."""
+        heard = self.transcribe(self.valid)
+        pairs = [(r.speaker, normalise(r.text), h) for r, h in zip(self.valid, heard, strict=True)]
+        scores = {"cer": character_error_rate([p[1] for p in pairs], [p[2] for p in pairs])}
+        for speaker in sorted({p[0] for p in pairs}):
+            mine = [p for p in pairs if p[0] == speaker]
+            scores[f"cer_{speaker}"] = character_error_rate([p[1] for p in mine], [p[2] for p in mine])
+        return scores
+
+    def samples(self, step: int, folder: Path) -> None:
+        """The first transcripts beside what was said."""
+        rows = self.valid[:8]
+        lines = [f"{r.speaker}\t{normalise(r.text)}\t{h}\n" for r, h in zip(rows, self.transcribe(rows), strict=True)]
+        (folder / "transcripts.tsv").write_text("speaker\tsaid\theard\n" + "".join(lines), encoding="utf-8")
+
+
+def hidden(size: int, widest: int, rng: torch.Generator) -> tuple[int, int]:
+    """A random stretch to hide: its start and width."""
+    width = int(torch.randint(min(widest, size - 1) + 1, (), generator=rng)) if size > 1 else 0
+    return int(torch.randint(size - width + 1, (), generator=rng)), width

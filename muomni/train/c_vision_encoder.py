@@ -1,0 +1,220 @@
+"""Stage C: the vision encoder learns to see what words name, contrastively (CLIP, Radford et al., 2021).
+
+The text tower is the frozen Thinker of stage A. Two things are matched with text: the whole picture, its CLS, with its
+caption among the captions of the batch; and every object, the patches under its box, with its name among all names
+(as RegionCLIP does, Zhong et al., 2022), since a question about a scene asks for what is where.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field
+from torch import Tensor, nn
+
+from muomni.data.pictures import Picture, box_weights, load_pictures
+from muomni.errors import UserError
+from muomni.thinker import Thinker
+from muomni.tokenizer import Tokenizer
+from muomni.train.loop import TrainConfig
+from muomni.vision_encoder import VisionEncoder, VisionEncoderConfig
+
+
+class VisionStageConfig(TrainConfig):
+    """Section ``c_vision_encoder``."""
+
+    embedding: int = Field(ge=8, le=2048, description="width of the space that pictures and texts are compared in")
+    shift: int = Field(ge=0, le=64, description="pixels that a training picture is moved at most")
+    colour: float = Field(ge=0, lt=1, description="how far brightness, contrast and colours vary in training")
+    region_weight: float = Field(ge=0, description="weight of the objects' loss beside the pictures'")
+    valid_pictures: int = Field(ge=1, description="pictures scored at each evaluation")
+
+
+class ContrastiveHeads(nn.Module):
+    """Training-only: CLS, object and text states to unit vectors of one space, and the temperature."""
+
+    def __init__(self, vision_width: int, text_width: int, width: int) -> None:
+        super().__init__()
+        self.picture = nn.Linear(vision_width, width, bias=False)
+        self.object = nn.Linear(vision_width, width, bias=False)
+        self.text = nn.Sequential(
+            nn.LayerNorm(text_width), nn.Linear(text_width, 2 * width), nn.GELU(), nn.Linear(2 * width, width)
+        )
+        self.scale = nn.Parameter(torch.tensor([2.0, 2.0]))  # logarithms of 1 / temperature
+
+    def pictures(self, cls: Tensor) -> Tensor:
+        """``[B, Dv]`` to unit vectors ``[B, E]``."""
+        return F.normalize(self.picture(cls), dim=-1)
+
+    def objects(self, patches: Tensor) -> Tensor:
+        """Pooled patches ``[N, Dv]`` to unit vectors ``[N, E]``."""
+        return F.normalize(self.object(patches), dim=-1)
+
+    def texts(self, states: Tensor) -> Tensor:
+        """The Thinker's pooled states ``[N, Dt]`` to unit vectors ``[N, E]``."""
+        return F.normalize(self.text(states), dim=-1)
+
+
+@torch.no_grad()
+def text_states(thinker: Thinker, tokenizer: Tokenizer, texts: Sequence[str]) -> Tensor:
+    """What the frozen Thinker makes of texts: the mean of its states over each text's tokens, ``[N, Dt]``."""
+    device = thinker.embedding.weight.device
+    rows = []
+    for text in texts:
+        ids = torch.tensor([[tokenizer.bos, *tokenizer.encode(text)]], device=device)
+        rows.append(thinker(thinker.embed(ids))[0, 1:].mean(0))
+    return torch.stack(rows).cpu()
+
+
+def phrase(name: str) -> str:
+    """A name as the text tower reads it: ``a dog``."""
+    return f"{'an' if name[0] in 'aeiou' else 'a'} {name}"
+
+
+class VisionTask:
+    """Pictures to texts."""
+
+    best_by = ""
+
+    def __init__(
+        self,
+        cfg: VisionStageConfig,
+        model: VisionEncoderConfig,
+        thinker: Thinker,
+        tokenizer: Tokenizer,
+        shards: Path,
+        seed: int,
+    ) -> None:
+        self.cfg, self.seed = cfg, seed
+        self.encoder = VisionEncoder(model)
+        self.heads = ContrastiveHeads(model.d_model, thinker.cfg.d_model, cfg.embedding)
+        self.modules = {"vision_encoder": self.encoder, "heads": self.heads}
+        self.frozen = {"thinker": thinker}
+        self.train = load_pictures(shards, "train")
+        self.valid = load_pictures(shards, "valid")[: cfg.valid_pictures]
+        size = self.train[0].pixels.shape[-1]
+        if size != model.image_size:
+            raise UserError(f"vision_encoder.image_size: {model.image_size}, but the pictures have {size} pixels")
+        thinker.eval()
+        self.names = sorted({o["name"] for p in self.train for o in p.objects})
+        self.name_states = text_states(thinker, tokenizer, [phrase(n) for n in self.names])
+        captions = sorted({p.caption for p in self.train + self.valid})
+        self.caption_index = {caption: i for i, caption in enumerate(captions)}
+        self.caption_states = text_states(thinker, tokenizer, captions)
+
+    def order(self, epoch: int) -> Tensor:
+        """The pictures of an epoch in random order."""
+        rng = torch.Generator().manual_seed(hash((self.seed, epoch)) & 0x7FFFFFFF)
+        return torch.randperm(len(self.train), generator=rng)
+
+    def batch(self, step: int, micro: int, rng: torch.Generator) -> dict[str, Tensor]:
+        """Pictures moved a little and with other colours, their captions, and their objects."""
+        size, total = self.cfg.batch_size, len(self.train)
+        first = (step * self.cfg.accumulate + micro) * size
+        picks = [int(self.order(i // total)[i % total]) for i in range(first, first + size)]
+        rows = [self.train[i] for i in picks]
+        batch = self.collate(rows)
+        images, side = batch["images"], batch["images"].shape[-1]
+        if self.cfg.shift:
+            wide = F.pad(images, [self.cfg.shift] * 4, mode="replicate")
+            moves = torch.randint(2 * self.cfg.shift + 1, (size, 2), generator=rng).tolist()
+            images = torch.stack([w[:, y : y + side, x : x + side] for w, (y, x) in zip(wide, moves, strict=True)])
+            # The object goes the other way than the window.
+            offset = (self.cfg.shift - torch.tensor(moves).flip(1).float()) / side  # [B, 2] x, y
+            moved = (batch["boxes"] + offset[batch["owner"]].repeat(1, 2)).clamp(0, 1)
+            batch["boxes"] = moved
+        gain = 1 + self.cfg.colour * (2 * torch.rand(size, 3, 1, 1, generator=rng) - 1)
+        contrast = 1 + self.cfg.colour * (2 * torch.rand(size, 1, 1, 1, generator=rng) - 1)
+        batch["images"] = (((images - 0.5) * contrast + 0.5) * gain).clamp(0, 1)
+        return batch
+
+    def collate(self, rows: Sequence[Picture]) -> dict[str, Tensor]:
+        """Pictures ``[B, 3, S, S]``, caption numbers ``[B]``; boxes ``[N, 4]``, names and owners ``[N]`` of objects."""
+        number = {name: i for i, name in enumerate(self.names)}
+        objects = [(row, o) for row, p in enumerate(rows) for o in p.objects if o["name"] in number]
+        return {
+            "images": torch.stack([p.pixels for p in rows]).float() / 255,
+            "captions": torch.tensor([self.caption_index[p.caption] for p in rows]),
+            "boxes": torch.tensor([o["box"] for _, o in objects], dtype=torch.float32).reshape(-1, 4),
+            "names": torch.tensor([number[o["name"]] for _, o in objects], dtype=torch.int64),
+            "owner": torch.tensor([row for row, _ in objects], dtype=torch.int64),
+        }
+
+    def object_logits(self, patches: Tensor, batch: dict[str, Tensor], names: Tensor) -> Tensor:
+        """Every object against every name, ``[N, names]``."""
+        weights = box_weights(batch["boxes"].cpu(), self.encoder.side).to(patches)
+        pooled = torch.einsum("np,npd->nd", weights, patches[batch["owner"]])
+        return self.heads.objects(pooled) @ names.T * self.heads.scale[1].exp().clamp_max(100)
+
+    def loss(self, batch: dict[str, Tensor], step: int) -> tuple[Tensor, dict[str, float | Tensor]]:
+        """Symmetric contrastive loss of pictures and captions, and the objects' cross-entropy over names."""
+        cls, patches = self.encoder(batch["images"])
+        device = cls.device
+        texts = self.heads.texts(self.caption_states[batch["captions"].cpu()].to(device))  # [B, E]
+        logits = self.heads.pictures(cls) @ texts.T * self.heads.scale[0].exp().clamp_max(100)  # [B, B]
+        # Equal captions of a batch are all right answers.
+        same = (batch["captions"][:, None] == batch["captions"][None]).float()
+        target = same / same.sum(1, keepdim=True)
+        loss = (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2
+        names = self.heads.texts(self.name_states.to(device))  # [names, E]
+        objects = self.object_logits(patches, batch, names)
+        region = F.cross_entropy(objects, batch["names"])
+        right = (objects.argmax(1) == batch["names"]).float().mean()
+        values: dict[str, float | Tensor] = {
+            "picture_loss": loss.detach(),
+            "object_loss": region.detach(),
+            "object_accuracy": right,
+            "padding": 0.0,
+        }
+        return loss + self.cfg.region_weight * region, values
+
+    def score(self, rows: Sequence[Picture]) -> dict[str, float]:
+        """Naming of single pictures by the CLS, of objects by their patches, and retrieval among `rows`."""
+        device = self.encoder.patch.weight.device
+        names = self.heads.texts(self.name_states.to(device))
+        cls_all, right, seen, singles, single_right = [], 0, 0, 0, 0
+        for at in range(0, len(rows), 64):
+            part = rows[at : at + 64]
+            batch = {key: value.to(device) for key, value in self.collate(part).items()}
+            cls, patches = self.encoder(batch["images"])
+            vectors = self.heads.pictures(cls)
+            cls_all.append(vectors)
+            guesses = self.object_logits(patches, batch, names).argmax(1)
+            right += int((guesses == batch["names"]).sum())
+            seen += len(guesses)
+            for row, picture in enumerate(part):
+                if picture.kind == "single" and picture.objects[0]["name"] in self.names:
+                    singles += 1
+                    guess = self.names[int((vectors[row] @ names.T).argmax())]
+                    single_right += guess == picture.objects[0]["name"]
+        vectors = torch.cat(cls_all)
+        captions = sorted({p.caption for p in rows})
+        place = {caption: i for i, caption in enumerate(captions)}
+        wanted = torch.tensor([place[p.caption] for p in rows], device=device)
+        states = self.caption_states[torch.tensor([self.caption_index[c] for c in captions])]
+        similarity = vectors @ self.heads.texts(states.to(device)).T  # [pictures, captions]
+        ranks = (similarity > similarity.gather(1, wanted[:, None])).sum(1)
+        return {
+            "naming": single_right / max(1, singles),
+            "objects": right / max(1, seen),
+            "recall_1": float((ranks < 1).float().mean()),
+            "recall_5": float((ranks < 5).float().mean()),
+        }
+
+    def evaluate(self) -> dict[str, float]:
+        """Scores on unseen pictures."""
+        return self.score(self.valid)
+
+    def samples(self, step: int, folder: Path) -> None:
+        """Some unseen pictures with the names that their objects get."""
+        rows = self.valid[:8]
+        device = self.encoder.patch.weight.device
+        batch = {key: value.to(device) for key, value in self.collate(rows).items()}
+        _, patches = self.encoder(batch["images"])
+        guesses = self.object_logits(patches, batch, self.heads.texts(self.name_states.to(device))).argmax(1)
+        lines = []
+        for row, picture in enumerate(rows):
+            named = [self.names[int(g)] for g, owner in zip(guesses, batch["owner"], strict=True) if owner == row]
+            lines.append(f"{picture.key}\t{picture.caption}\t{', '.join(named)}\n")
+        (folder / "names.tsv").write_text("picture\tcaption\tobjects\n" + "".join(lines), encoding="utf-8")

@@ -1,0 +1,97 @@
+"""Stage D, first part: the codec learns to write log-mel frames as codes and to read them back."""
+
+from pathlib import Path
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from muomni.codec import Codec, CodecConfig
+from muomni.data.speech import load_recordings
+from muomni.errors import UserError
+from muomni.mel import MelConfig
+from muomni.media import save_audio
+from muomni.train.loop import TrainConfig
+from muomni.vocoder import GriffinLim, VocoderConfig
+
+
+class CodecStageConfig(TrainConfig):
+    """Section ``d_codec``."""
+
+    speaker: str = Field(description="the voice to learn; empty for all speakers")
+    segment: int = Field(ge=4, le=1000, description="frames of a training segment, 50 a second")
+    commitment: float = Field(ge=0, description="weight of the encoder's pull towards the codes")
+    valid_recordings: int = Field(ge=1, description="recordings coded at each evaluation")
+
+
+class CodecTask:
+    """Segments of log-mel to themselves, through codes."""
+
+    frozen: dict[str, torch.nn.Module] = {}
+    best_by = ""
+
+    def __init__(
+        self,
+        cfg: CodecStageConfig,
+        model: CodecConfig,
+        mel: MelConfig,
+        vocoder: VocoderConfig,
+        shards: Path,
+        seed: int,
+    ) -> None:
+        self.cfg, self.mel = cfg, mel
+        self.codec = Codec(model)
+        self.modules = {"codec": self.codec}
+        # The codec sees every second frame of the shared log-mel: 50 a second.
+        self.train = [r.mel[::2] for r in load_recordings(shards, "train", cfg.speaker)]
+        self.valid = [r.mel[::2].float() for r in load_recordings(shards, "valid", cfg.speaker)]
+        self.valid = self.valid[: cfg.valid_recordings]
+        if not self.train or not self.valid:
+            raise UserError(f"d_codec.speaker: no recording of '{cfg.speaker}' in {shards}")
+        self.vocoder = GriffinLim(mel, vocoder)
+        rng = torch.Generator().manual_seed(seed)
+        frames = torch.cat(self.train[:500]).float()
+        self.codec.start(frames[torch.randperm(len(frames), generator=rng)[:20000]], rng)
+
+    def batch(self, step: int, micro: int, rng: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Segments ``[B, T, M]`` and which of their frames are real ``[B, T]``."""
+        size = self.cfg.segment
+        mels = torch.zeros(self.cfg.batch_size, size, self.codec.cfg.n_mels)
+        mask = torch.zeros(self.cfg.batch_size, size, dtype=torch.bool)
+        for row, pick in enumerate(torch.randint(len(self.train), (self.cfg.batch_size,), generator=rng).tolist()):
+            whole = self.train[pick]
+            start = int(torch.randint(max(1, len(whole) - size + 1), (), generator=rng))
+            part = whole[start : start + size]
+            mels[row, : len(part)] = part.float()
+            mask[row, : len(part)] = True
+        return mels, mask
+
+    def loss(self, batch: tuple[Tensor, Tensor], step: int) -> tuple[Tensor, dict[str, float | Tensor]]:
+        """Reconstruction and commitment; see `Codec.training_loss`."""
+        mels, mask = batch
+        rng = torch.Generator().manual_seed(step)  # where revived codes go
+        loss, error, codes = self.codec.training_loss(mels, mask, self.cfg.commitment, rng)
+        used = [float(codes[:, q].unique().numel()) / self.codec.cfg.codes for q in range(codes.shape[1])]
+        return loss, {"mel_error": error, "codes_used": min(used), "padding": 1 - float(mask.float().mean())}
+
+    def evaluate(self) -> dict[str, float]:
+        """Mean absolute error of the log-mel in nats, and the share of each codebook that is used."""
+        device = self.codec.encoder.weight.device
+        errors, codes = [], []
+        for mel in self.valid:
+            code = self.codec.encode(mel.to(device))
+            errors.append((self.codec.decode(code[None])[0].cpu() - mel).abs().mean())
+            codes.append(code.cpu())
+        together = torch.cat(codes)
+        scores = {"mel_error": float(torch.stack(errors).mean())}
+        for q in range(together.shape[1]):
+            scores[f"codes_used_{q}"] = together[:, q].unique().numel() / self.codec.cfg.codes
+        return scores
+
+    def samples(self, step: int, folder: Path) -> None:
+        """A recording through the codec and the vocoder, and through the vocoder alone."""
+        device = self.codec.encoder.weight.device
+        mel = self.valid[0]
+        decoded = self.codec.decode(self.codec.encode(mel.to(device))[None])[0].cpu().float()
+        save_audio(folder / "vocoder.wav", self.vocoder(mel), self.mel.sample_rate)
+        save_audio(folder / "codec.wav", self.vocoder(decoded), self.mel.sample_rate)

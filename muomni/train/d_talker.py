@@ -1,0 +1,139 @@
+"""Stage D, second part: the Talker learns to say texts in codes, from recordings aligned by stage B."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from muomni.audio_encoder import AudioEncoder, CTCHead
+from muomni.codec import Codec
+from muomni.data.batches import Buckets, pad
+from muomni.data.speech import load_recordings
+from muomni.errors import UserError
+from muomni.media import save_audio
+from muomni.mel import MelConfig
+from muomni.talker import Talker, TalkerConfig, spell
+from muomni.thinker import Thinker
+from muomni.tokenizer import Tokenizer
+from muomni.train.loop import TrainConfig
+from muomni.train.speaking import Utterance, collate_utterances, gather_states, prepare_utterances, talker_loss
+from muomni.vocoder import GriffinLim, VocoderConfig
+
+
+class TalkerStageConfig(TrainConfig):
+    """Section ``d_talker``."""
+
+    speaker: str = Field(description="the voice to learn")
+    code_noise: float = Field(ge=0, lt=1, description="share of the previous codes replaced at random in training")
+    state_dropout: float = Field(
+        ge=0, le=1, description="share of the utterances trained without the Thinker's states, so that both are used"
+    )
+    temperature: float = Field(ge=0, description="of the codes in samples and in speech")
+    valid_recordings: int = Field(ge=1, description="recordings scored at each evaluation")
+
+
+class TalkerTask:
+    """Text to codes."""
+
+    best_by = ""
+
+    def __init__(
+        self,
+        cfg: TalkerStageConfig,
+        model: TalkerConfig,
+        thinker: Thinker,
+        codec: Codec,
+        encoder: AudioEncoder,
+        head: CTCHead,
+        tokenizer: Tokenizer,
+        mel: MelConfig,
+        vocoder: VocoderConfig,
+        shards: Path,
+        seed: int,
+    ) -> None:
+        self.cfg, self.tokenizer, self.mel = cfg, tokenizer, mel
+        self.thinker, self.codec = thinker, codec
+        self.talker = Talker(model, thinker.cfg.d_model)
+        self.modules = {"talker": self.talker}
+        self.frozen = {"thinker": thinker, "codec": codec}
+        encoder.eval(), head.eval(), codec.eval()
+        parts = {}
+        for split in ("train", "valid"):
+            recordings = load_recordings(shards, split, cfg.speaker)
+            if split == "valid":
+                recordings = recordings[: cfg.valid_recordings]
+            parts[split], left_out = prepare_utterances(recordings, tokenizer, codec, encoder, head)
+            if not parts[split]:
+                raise UserError(f"d_talker.speaker: no usable recording of '{cfg.speaker}' in the {split} split")
+            if split == "train":
+                self.left_out = left_out
+        self.train, self.valid = parts["train"], parts["valid"]
+        self.vocoder = GriffinLim(mel, vocoder)
+        self.buckets = Buckets([len(u.codes) for u in self.train], cfg.batch_size, seed)
+
+    def collate(self, rows: Sequence[Utterance], noise: float, rng: torch.Generator) -> dict[str, Tensor]:
+        """A batch with the token ids that the Thinker reads."""
+        batch = collate_utterances(rows, self.talker.cfg.codes, noise, rng)
+        ids = [[self.tokenizer.assistant, *u.ids, self.tokenizer.end] for u in rows]
+        return batch | {"ids": pad([torch.tensor(i) for i in ids], self.tokenizer.pad)}
+
+    def batch(self, step: int, micro: int, rng: torch.Generator) -> dict[str, Tensor]:
+        """Utterances of similar length."""
+        rows = [self.train[i] for i in self.buckets.at(step * self.cfg.accumulate + micro)]
+        batch = self.collate(rows, self.cfg.code_noise, rng)
+        keep = torch.rand(len(rows), generator=rng) >= self.cfg.state_dropout
+        return batch | {"keep": keep.float()}
+
+    @torch.no_grad()
+    def states(self, batch: dict[str, Tensor]) -> Tensor:
+        """The Thinker's states of each character's token ``[B, N, Dt]``."""
+        h = self.thinker(self.thinker.embed(batch["ids"]))
+        return gather_states(h, 1, batch["tokens"])  # after <|assistant|>
+
+    def loss(self, batch: dict[str, Tensor], step: int) -> tuple[Tensor, dict[str, float | Tensor]]:
+        """Codes and decisions to go on."""
+        return talker_loss(self.talker, batch, self.states(batch) * batch["keep"][:, None, None])
+
+    def evaluate(self) -> dict[str, float]:
+        """Loss on held-out utterances."""
+        device = self.talker.advance.weight.device
+        total: dict[str, float] = {}
+        count = 0
+        for at in range(0, len(self.valid), 16):
+            rows = self.valid[at : at + 16]
+            batch = self.collate(rows, 0.0, torch.Generator())
+            batch = {key: value.to(device) for key, value in batch.items()}
+            loss, values = talker_loss(self.talker, batch, self.states(batch))
+            for key, value in {"loss": loss, **values}.items():
+                total[key] = total.get(key, 0.0) + float(value) * len(rows)
+            count += len(rows)
+        return {key: value / count for key, value in total.items() if key != "padding"}
+
+    def speak(self, text: str, seed: int = 0) -> Tensor:
+        """A text as a waveform ``[samples]``."""
+        device = self.talker.advance.weight.device
+        ids = self.tokenizer.encode(text)
+        rows = [self.make(text, ids)]
+        batch = {key: value.to(device) for key, value in self.collate(rows, 0.0, torch.Generator()).items()}
+        rng = torch.Generator().manual_seed(seed)
+        codes, _ = self.talker.generate(
+            batch["characters"][0], self.states(batch)[0], rng, temperature=self.cfg.temperature
+        )
+        return self.vocoder(self.codec.decode(codes[None])[0].cpu().float())
+
+    def make(self, text: str, ids: list[int]) -> Utterance:
+        """A text without a recording."""
+        characters, tokens = spell(self.tokenizer.decode(ids), self.tokenizer.char_spans(ids))
+        none = torch.zeros(1, self.talker.cfg.codebooks, dtype=torch.int64)
+        return Utterance(
+            text, ids, torch.tensor(characters), torch.tensor(tokens), none, torch.zeros(1, dtype=torch.int64), ""
+        )
+
+    def samples(self, step: int, folder: Path) -> None:
+        """The first held-out sentences, spoken."""
+        for number, utterance in enumerate(self.valid[:2]):
+            save_audio(folder / f"said-{number}.wav", self.speak(utterance.text), self.mel.sample_rate)
+        text = "".join(f"said-{n}.wav\t{u.text}\n" for n, u in enumerate(self.valid[:2]))
+        (folder / "texts.tsv").write_text(text, encoding="utf-8")

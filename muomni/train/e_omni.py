@@ -1,0 +1,287 @@
+"""Stage E: all parts together learn to answer about text, pictures and speech, and to speak the answers.
+
+The Thinker and the projectors learn from mixed conversations, on the answers only. Parts that are kept frozen never
+change, so what they make of every picture and recording is computed once. The Talker keeps learning on the Thinker's
+states as they change.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+from pydantic import Field
+from torch import Tensor, nn
+
+from muomni.audio_encoder import CTCHead, normalise
+from muomni.data.batches import Buckets, pad
+from muomni.data.dialogues import Dialogue, Dialogues, Mixture
+from muomni.data.speech import load_recordings
+from muomni.errors import UserError
+from muomni.evaluate.answers import is_right
+from muomni.evaluate.text_scores import character_error_rate
+from muomni.fusion import fuse, lay_out
+from muomni.media import save_audio
+from muomni.omni import Omni
+from muomni.sampling import Sampling, answer_tokens
+from muomni.talker import spell
+from muomni.tokenizer import Tokenizer, render_chat
+from muomni.train.loop import TrainConfig
+from muomni.train.speaking import (
+    Utterance,
+    collate_utterances,
+    gather_states,
+    prepare_utterances,
+    talker_loss,
+)
+from muomni.vocoder import GriffinLim, VocoderConfig
+
+
+class OmniStageConfig(TrainConfig):
+    """Section ``e_omni``."""
+
+    weights: dict[str, float] = Field(description="share of each task in the training mixture")
+    freeze_vision: bool = Field(description="keep the vision encoder as stage C left it")
+    freeze_audio: bool = Field(description="keep the audio encoder as stage B left it")
+    talker_every: int = Field(ge=0, description="the Talker learns at every so many steps; 0 to leave it as it is")
+    talker_batch: int = Field(ge=1, description="utterances in the Talker's batch")
+    speaker: str = Field(description="the Talker's voice")
+    code_noise: float = Field(ge=0, lt=1, description="share of the previous codes replaced at random")
+    state_dropout: float = Field(ge=0, le=1, description="share of the utterances without the Thinker's states")
+    temperature: float = Field(ge=0, description="of the codes in samples and in speech")
+    valid_answers: int = Field(ge=1, description="conversations of each task answered at each evaluation")
+
+
+class Sample:
+    """A conversation as tensors: placeholders where features go, and what the model has to say."""
+
+    def __init__(self, dialogue: Dialogue, tokenizer: Tokenizer, sizes: Sequence[int]) -> None:
+        self.dialogue = dialogue
+        layout = lay_out(render_chat(dialogue.messages, tokenizer), tokenizer, sizes)
+        self.ids = torch.tensor(layout.ids[:-1])  # the last token has nothing to predict
+        following, answer = torch.tensor(layout.ids[1:]), torch.tensor(layout.answer[1:])
+        self.targets = torch.where(answer, following, -100)
+        self.prompt = len(layout.ids) - sum(layout.answer)  # positions before the answer
+        self.pictures = [dialogue.media[str(ref)] for kind, ref, _ in layout.features if kind == "image"]
+        self.recordings = [dialogue.media[str(ref)] for kind, ref, _ in layout.features if kind == "audio"]
+
+
+class OmniTask:
+    """Conversations to answers, and answers to speech."""
+
+    best_by = ""
+
+    def __init__(
+        self,
+        cfg: OmniStageConfig,
+        omni: Omni,
+        head: CTCHead,
+        tokenizer: Tokenizer,
+        vocoder: VocoderConfig,
+        conversations: Path,
+        mels: Path,
+        seed: int,
+    ) -> None:
+        self.cfg, self.omni, self.tokenizer = cfg, omni, tokenizer
+        self.vocoder = GriffinLim(omni.cfg.mel, vocoder)
+        parts: dict[str, nn.Module] = {
+            "thinker": omni.thinker,
+            "vision_projector": omni.vision_projector,
+            "audio_projector": omni.audio_projector,
+            "vision_encoder": omni.vision_encoder,
+            "audio_encoder": omni.audio_encoder,
+            "talker": omni.talker,
+            "codec": omni.codec,
+        }
+        still = ["codec"] + ["vision_encoder"] * cfg.freeze_vision + ["audio_encoder"] * cfg.freeze_audio
+        still += ["talker"] * (cfg.talker_every == 0)
+        self.frozen = {name: parts.pop(name) for name in still}
+        self.modules = parts
+        omni.eval(), head.eval()
+        self.features: dict[str, Tensor] = {}  # what frozen encoders make of each picture and recording
+        self.splits = {name: Dialogues(conversations, name, omni.cfg.mel) for name in ("train", "valid")}
+        self.train, self.valid = (self.prepare(self.splits[name]) for name in ("train", "valid"))
+        unknown = set(cfg.weights) - {s.dialogue.task for s in self.train}
+        if unknown:
+            raise UserError(f"e_omni.weights: no conversation has the task '{sorted(unknown)[0]}'")
+        self.mixture = Mixture(
+            [s.dialogue.task for s in self.train], [len(s.ids) for s in self.train], cfg.weights, cfg.batch_size, seed
+        )
+        self.utterances: list[Utterance] = []
+        if cfg.talker_every:
+            recordings = load_recordings(mels, "train", cfg.speaker)
+            self.utterances, _ = prepare_utterances(recordings, tokenizer, omni.codec, omni.audio_encoder, head)
+            if not self.utterances:
+                raise UserError(f"e_omni.speaker: no usable recording of '{cfg.speaker}' in {mels}")
+            self.buckets = Buckets([len(u.codes) for u in self.utterances], cfg.talker_batch, seed)
+
+    @torch.no_grad()
+    def prepare(self, dialogues: Dialogues) -> list[Sample]:
+        """Lay out conversations; with frozen encoders, compute what they make of pictures and recordings."""
+        if self.cfg.freeze_vision:
+            names = [name for name in dialogues.pictures if name not in self.features]
+            for at in range(0, len(names), 64):
+                part = names[at : at + 64]
+                pixels = torch.stack([dialogues.pictures[name] for name in part]).float() / 255
+                self.features.update(zip(part, self.omni.image_features(pixels), strict=True))
+        if self.cfg.freeze_audio:
+            names = sorted(set(dialogues.mels) - set(self.features), key=lambda name: len(dialogues.mels[name]))
+            for at in range(0, len(names), 32):
+                part = names[at : at + 32]
+                self.features.update(zip(part, self.hear([dialogues.mels[name] for name in part]), strict=True))
+        samples = []
+        for dialogue in dialogues.items:
+            sizes = [
+                self.omni.image_positions if name.endswith(".png") else -(-len(dialogues.mels[digest]) // 8)
+                for name, digest in dialogue.media.items()
+            ]
+            sample = Sample(dialogue, self.tokenizer, sizes)
+            if len(sample.ids) < self.omni.thinker.cfg.context:
+                samples.append(sample)
+        return samples
+
+    def hear(self, mels: Sequence[Tensor]) -> list[Tensor]:
+        """Log-mels ``[T, M]`` to encoder states ``[ceil(T / 8), Da]`` each."""
+        device = self.omni.audio_projector.weight.device
+        lengths = torch.tensor([len(mel) for mel in mels], device=device)
+        states, sizes = self.omni.audio_encoder(pad(list(mels)).to(device), lengths)
+        return [row[:size] for row, size in zip(states, sizes.tolist(), strict=True)]
+
+    def batch(self, step: int, micro: int, rng: torch.Generator) -> dict[str, Any]:
+        """Conversations of similar length, and now and then utterances for the Talker."""
+        number = step * self.cfg.accumulate + micro
+        batch = self.collate([self.train[i] for i in self.mixture.at(number)], "train")
+        if self.cfg.talker_every and step % self.cfg.talker_every == 0:
+            turn = (step // self.cfg.talker_every) * self.cfg.accumulate + micro
+            rows = [self.utterances[i] for i in self.buckets.at(turn)]
+            speech = collate_utterances(rows, self.omni.talker.cfg.codes, self.cfg.code_noise, rng)
+            ids = [torch.tensor([self.tokenizer.assistant, *u.ids, self.tokenizer.end]) for u in rows]
+            speech["ids"] = pad(ids, self.tokenizer.pad)
+            speech["keep"] = (torch.rand(len(rows), generator=rng) >= self.cfg.state_dropout).float()
+            batch["speech"] = speech
+        return batch
+
+    def collate(self, samples: Sequence[Sample], split: str) -> dict[str, Any]:
+        """Ids and targets ``[B, T]``, and the features or, where an encoder learns, the pictures and log-mels."""
+        data = self.splits[split]
+        pictures = [name for s in samples for name in s.pictures]
+        recordings = [name for s in samples for name in s.recordings]
+        batch: dict[str, Any] = {
+            "ids": pad([s.ids for s in samples], self.tokenizer.pad),
+            "targets": pad([s.targets for s in samples], -100),
+        }
+        if pictures and self.cfg.freeze_vision:
+            batch["images"] = torch.cat([self.features[name] for name in pictures])
+        elif pictures:
+            batch["pixels"] = torch.stack([data.pictures[name] for name in pictures])
+        if recordings and self.cfg.freeze_audio:
+            batch["audio"] = torch.cat([self.features[name] for name in recordings])
+        elif recordings:
+            batch["mels"] = [data.mels[name] for name in recordings]
+        return batch
+
+    def embed(self, batch: dict[str, Any]) -> Tensor:
+        """Fused embeddings ``[B, T, D]`` of a batch."""
+        images, audio = batch.get("images"), batch.get("audio")
+        if "pixels" in batch:
+            images = self.omni.image_features(batch["pixels"].float() / 255).flatten(0, 1)
+        if "mels" in batch:
+            audio = torch.cat(self.hear(batch["mels"]))
+        return fuse(self.omni, batch["ids"], self.tokenizer, images, audio)
+
+    def loss(self, batch: dict[str, Any], step: int) -> tuple[Tensor, dict[str, float | Tensor]]:
+        """Cross-entropy of the answers' tokens, and the Talker's losses."""
+        states = self.omni.thinker(self.embed(batch), checkpointing=self.cfg.checkpointing)
+        answer = self.omni.thinker.loss(states, batch["targets"])
+        values: dict[str, float | Tensor] = {
+            "answer_loss": answer.detach(),
+            "padding": float((batch["ids"] == self.tokenizer.pad).float().mean()),
+        }
+        loss = answer
+        balance = self.omni.thinker.balance_loss()
+        if balance is not None:
+            loss = loss + balance
+        if "speech" in batch:
+            speech = batch["speech"]
+            spoken, talker_values = talker_loss(self.omni.talker, speech, self.text_states(speech))
+            loss = loss + spoken
+            values |= {f"talker_{name}": value for name, value in talker_values.items()}
+        return loss, values
+
+    @torch.no_grad()
+    def text_states(self, speech: dict[str, Tensor]) -> Tensor:
+        """The Thinker's states of each character's token; the Talker's loss does not reach into the Thinker."""
+        h = self.omni.thinker(self.omni.thinker.embed(speech["ids"]))
+        return gather_states(h, 1, speech["tokens"]) * speech["keep"][:, None, None]
+
+    def answer(self, sample: Sample, split: str, limit: int = 64) -> tuple[str, list[int], Tensor]:
+        """The likeliest answer: its text, its token ids and the Thinker's states after each."""
+        device = self.omni.audio_projector.weight.device
+        batch = self.collate([sample], split)
+        batch = {key: value.to(device) if isinstance(value, Tensor) else value for key, value in batch.items()}
+        x = self.embed(batch)[:, : sample.prompt]
+        stop = {self.tokenizer.end}
+        made = list(answer_tokens(self.omni.thinker, x, stop, limit, Sampling(), torch.Generator()))
+        ids = [token for token, _ in made]
+        return self.tokenizer.decode(ids), ids, torch.stack([state for _, state in made])
+
+    def evaluate(self) -> dict[str, float]:
+        """Loss, accuracy by task and the error rate of dictation on unseen conversations."""
+        scores: dict[str, float] = {}
+        losses = []
+        for task in sorted({s.dialogue.task for s in self.valid}):
+            mine = [s for s in self.valid if s.dialogue.task == task]
+            batch = self.collate(mine[:32], "valid")
+            device = self.omni.audio_projector.weight.device
+            batch = {key: value.to(device) if isinstance(value, Tensor) else value for key, value in batch.items()}
+            states = self.omni.thinker(self.embed(batch))
+            losses.append(float(self.omni.thinker.loss(states, batch["targets"])))
+            scores[f"loss_{task}"] = losses[-1]
+            rows = mine[: self.cfg.valid_answers]
+            answers = [self.answer(s, "valid")[0] for s in rows]
+            if task in ("dictation", "read_aloud"):
+                said = [normalise(s.dialogue.answer) for s in rows]
+                scores[f"cer_{task}"] = character_error_rate(said, [normalise(a) for a in answers])
+            else:
+                right = [
+                    is_right(s.dialogue.kind, a, s.dialogue.targets) for s, a in zip(rows, answers, strict=True)
+                ]
+                scores[f"accuracy_{task}"] = sum(right) / len(right)
+        return {"loss": sum(losses) / len(losses), **scores}
+
+    def samples(self, step: int, folder: Path) -> None:
+        """One unseen conversation a task with its picture, the model's answer, and a spoken answer."""
+        lines = []
+        for task in sorted({s.dialogue.task for s in self.valid}):
+            sample = next(s for s in self.valid if s.dialogue.task == task)
+            text, _, _ = self.answer(sample, "valid")
+            question = " ".join(
+                part.get("text", f"[{part['type']}]") for part in sample.dialogue.messages[0]["content"]
+            )
+            lines.append(f"{task}\t{question}\t{sample.dialogue.answer}\t{text}\n")
+            for name in sample.pictures[:1]:
+                from_pixels = self.splits["valid"].pictures[name]
+                save_picture(from_pixels, folder / f"{task}.png")
+        (folder / "answers.tsv").write_text("task\tquestion\twanted\tanswer\n" + "".join(lines), encoding="utf-8")
+        spoken = next((s for s in self.valid if s.dialogue.task == "read_aloud"), self.valid[0])
+        save_audio(folder / "answer.wav", self.speak(spoken), self.omni.cfg.mel.sample_rate)
+
+    def speak(self, sample: Sample) -> Tensor:
+        """The model's own answer to a conversation as a waveform ``[samples]``."""
+        _, ids, states = self.answer(sample, "valid")
+        characters, tokens = spell(self.tokenizer.decode(ids), self.tokenizer.char_spans(ids))
+        rng = torch.Generator().manual_seed(0)
+        device = states.device
+        codes, _ = self.omni.talker.generate(
+            torch.tensor(characters, device=device),
+            states[torch.tensor(tokens, device=device)],
+            rng,
+            self.cfg.temperature,
+        )
+        return self.vocoder(self.omni.codec.decode(codes[None])[0].cpu().float())
+
+
+def save_picture(pixels: Tensor, path: Path) -> None:
+    """Write ``[3, H, W]`` uint8 as PNG."""
+    Image.fromarray(pixels.permute(1, 2, 0).numpy()).save(path)

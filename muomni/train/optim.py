@@ -1,0 +1,172 @@
+"""Optimisers and the learning-rate schedule: Muon for matrices inside blocks, AdamW for everything else."""
+
+import math
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from muomni.device import cpu_has_fast_bf16, gpu_has_fast_bf16
+
+BLOCK_LISTS = ("blocks", "layers")  # the attributes under which the models keep their transformer blocks
+NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)  # quintic coefficients of the Muon post
+
+
+def orthogonalise(matrices: Tensor, steps: int, dtype: torch.dtype) -> Tensor:
+    """Nearest matrices with singular values about 1, by a quintic Newton-Schulz iteration.
+
+    Args:
+        matrices: [N, rows, columns], orthogonalised one by one.
+        steps: iterations.
+        dtype: precision of the products.
+
+    Returns:
+        [N, rows, columns] in `dtype`.
+    """
+    a, b, c = NEWTON_SCHULZ
+    x = matrices.to(dtype)
+    tall = x.size(1) > x.size(2)
+    x = x.mT if tall else x  # the smaller side makes the smaller Gram matrix
+    x = x / x.norm(dim=(1, 2), keepdim=True).clamp(min=1e-7)  # spectral norm at most 1
+    if dtype == torch.float32 and x.size(2) >= 2 * x.size(1):
+        # Each round multiplies x by a polynomial of its Gram matrix; those all commute, so the product of the
+        # polynomials can be made from small matrices alone. Up to half the work, but float32 only.
+        gram = x @ x.mT
+        product = torch.eye(x.size(1), dtype=dtype, device=x.device)
+        for _ in range(steps):
+            polynomial = torch.baddbmm(gram, gram, gram, beta=b, alpha=c)
+            polynomial.diagonal(dim1=1, dim2=2).add_(a)
+            product = polynomial @ product
+            gram = polynomial @ gram @ polynomial
+        x = product @ x
+    else:
+        for _ in range(steps):
+            gram = x @ x.mT
+            x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
+    return x.mT if tall else x
+
+
+class Muon(torch.optim.Optimizer):
+    """Momentum whose update is orthogonalised (Keller Jordan, 2024, https://kellerjordan.github.io/posts/muon/).
+
+    The same update as `torch.optim.Muon` with its default learning-rate adjustment, with two differences:
+    `torch.optim.Muon` always multiplies in bfloat16, about 100 times slower than float32 on a CPU without
+    bf16 products, so here the precision follows the hardware; and matrices of one shape are orthogonalised
+    together. A parameter [experts, rows, columns] counts as a stack of matrices.
+    """
+
+    def __init__(
+        self,
+        params: Iterable[nn.Parameter],
+        lr: float,
+        weight_decay: float = 0.0,
+        momentum: float = 0.95,
+        steps: int = 5,
+    ) -> None:
+        super().__init__(params, {"lr": lr, "weight_decay": weight_decay, "momentum": momentum, "steps": steps})
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]
+        """Update every parameter that has a gradient."""
+        for group in self.param_groups:
+            shapes: dict[tuple[int, int], list[tuple[Tensor, Tensor]]] = {}
+            for p in group["params"]:
+                if p.grad is None:
+                    continue
+                state = self.state[p]
+                if "momentum_buffer" not in state:
+                    state["momentum_buffer"] = torch.zeros_like(p.grad)
+                state["momentum_buffer"].lerp_(p.grad, 1 - group["momentum"])
+                update = torch.lerp(p.grad, state["momentum_buffer"], group["momentum"])  # Nesterov
+                rows, columns = p.shape[-2:]
+                pair = (p, update.reshape(-1, rows, columns))
+                shapes.setdefault((rows, columns), []).append(pair)
+            for (rows, columns), pairs in shapes.items():
+                fast = gpu_has_fast_bf16() if pairs[0][0].is_cuda else cpu_has_fast_bf16()
+                stacked = torch.cat([update for _, update in pairs])
+                stacked = orthogonalise(stacked, group["steps"], torch.bfloat16 if fast else torch.float32)
+                scale = -group["lr"] * math.sqrt(max(1.0, rows / columns))
+                counts = [len(update) for _, update in pairs]
+                for (p, _), update in zip(pairs, stacked.split(counts), strict=True):
+                    p.mul_(1 - group["lr"] * group["weight_decay"])
+                    p.add_(update.reshape(p.shape).to(p.dtype), alpha=scale)
+
+
+def is_block_matrix(name: str, parameter: nn.Parameter, owner: nn.Module) -> bool:
+    """Whether Muon trains this parameter: a weight matrix (or a stack of them) inside a transformer block."""
+    inside = any(part in BLOCK_LISTS for part in name.split(".")[:-1])
+    other = (nn.Embedding, nn.Conv1d, nn.Conv2d, nn.ConvTranspose1d, nn.ConvTranspose2d)
+    return inside and parameter.ndim in (2, 3) and not isinstance(owner, other)
+
+
+def split_parameters(modules: Mapping[str, nn.Module]) -> dict[str, dict[str, nn.Parameter]]:
+    """Sort the trainable parameters of `modules` by name into ``muon``, ``decay`` and ``no_decay``.
+
+    ``decay`` holds AdamW's matrices and convolutions; ``no_decay`` vectors (norms, biases) and embeddings. A
+    parameter that is shared appears once, under its first name; one without gradient does not appear.
+    """
+    groups: dict[str, dict[str, nn.Parameter]] = {"muon": {}, "decay": {}, "no_decay": {}}
+    seen: set[int] = set()
+    for prefix, module in modules.items():
+        owners = dict(module.named_modules())
+        for name, p in module.named_parameters():
+            if not p.requires_grad or id(p) in seen:
+                continue
+            seen.add(id(p))
+            owner = owners[name.rpartition(".")[0]]
+            full = f"{prefix}.{name}"
+            if is_block_matrix(full, p, owner):
+                groups["muon"][full] = p
+            elif p.ndim < 2 or isinstance(owner, nn.Embedding):
+                groups["no_decay"][full] = p
+            else:
+                groups["decay"][full] = p
+    return groups
+
+
+def make_optimisers(
+    modules: Mapping[str, nn.Module], lr: float, muon_lr: float, weight_decay: float
+) -> list[torch.optim.Optimizer]:
+    """AdamW, and Muon where `muon_lr` is above zero and there are block matrices.
+
+    Every group remembers its full rate as ``peak``, which `set_rate` scales.
+    """
+    groups = split_parameters(modules)
+    if not muon_lr:
+        groups["decay"] |= groups.pop("muon")
+        groups["muon"] = {}
+    adamw = [
+        {"params": list(groups[name].values()), "weight_decay": decay, "peak": lr}
+        for name, decay in (("decay", weight_decay), ("no_decay", 0.0))
+        if groups[name]
+    ]
+    optimisers: list[torch.optim.Optimizer] = []
+    if adamw:
+        optimisers.append(torch.optim.AdamW(adamw, lr=lr, betas=(0.9, 0.95), fused=True))
+    if groups["muon"]:
+        optimisers.append(Muon(groups["muon"].values(), lr=muon_lr, weight_decay=weight_decay))
+        optimisers[-1].param_groups[0]["peak"] = muon_lr
+    return optimisers
+
+
+def rate(step: int, steps: int, warmup: int, floor: float) -> float:
+    """The share of the full learning rate at a step: linear warm-up, then a cosine down to `floor`.
+
+    Args:
+        step: counted from 0.
+        steps: length of the training.
+        warmup: steps of warm-up.
+        floor: share at the last step.
+    """
+    if step < warmup:
+        return (step + 1) / warmup
+    progress = (step - warmup) / max(1, steps - 1 - warmup)
+    return floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
+
+
+def set_rate(optimisers: Iterable[torch.optim.Optimizer], share: float) -> None:
+    """Set every group's learning rate to a share of its full rate."""
+    for optimiser in optimisers:
+        for group in optimiser.param_groups:
+            group["lr"] = group["peak"] * share

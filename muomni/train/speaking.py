@@ -1,0 +1,155 @@
+"""Teaching the Talker: examples with their alignment, batches, losses. Shared by stage D and stage E."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from muomni.alignment import align
+from muomni.audio_encoder import AudioEncoder, CTCHead
+from muomni.codec import Codec
+from muomni.data.batches import pad
+from muomni.data.speech import Recording, collate_mels
+from muomni.talker import PADDING, Talker, spell
+from muomni.tokenizer import Tokenizer
+
+
+@dataclass
+class Utterance:
+    """A recording as the Talker learns it.
+
+    Attributes:
+        text: what is said.
+        ids: its tokens ``[n]``.
+        characters: ``[N]`` int64, and ``tokens`` ``[N]``, which token spells each.
+        codes: ``[T, Q]`` int64.
+        position: ``[T]`` int64, the character of each frame.
+        key: of the recording.
+    """
+
+    text: str
+    ids: list[int]
+    characters: Tensor
+    tokens: Tensor
+    codes: Tensor
+    position: Tensor
+    key: str
+
+
+@torch.no_grad()
+def prepare_utterances(
+    recordings: Sequence[Recording], tokenizer: Tokenizer, codec: Codec, encoder: AudioEncoder, head: CTCHead
+) -> tuple[list[Utterance], int]:
+    """Code and align recordings.
+
+    Returns:
+        The utterances, and how many recordings were too short for their text and are left out.
+    """
+    utterances: list[Utterance] = []
+    for at in range(0, len(recordings), 32):
+        part = recordings[at : at + 32]
+        mels, lengths = collate_mels([r.mel for r in part])
+        states, state_lengths = encoder(mels, lengths)
+        log_probs = head(states)  # [B, S, C + 1]
+        for row, recording in enumerate(part):
+            ids = tokenizer.encode(recording.text)
+            characters, tokens = spell(tokenizer.decode(ids), tokenizer.char_spans(ids))
+            codes = codec.encode(recording.mel[::2].float())  # [T, Q]
+            slots = int(state_lengths[row]) * head.slots
+            position = align(log_probs[row, :slots], characters, len(codes))
+            if position is not None:
+                utterances.append(
+                    Utterance(
+                        recording.text,
+                        ids,
+                        torch.tensor(characters),
+                        torch.tensor(tokens),
+                        codes,
+                        position,
+                        recording.key,
+                    )
+                )
+    return utterances, len(recordings) - len(utterances)
+
+
+def time_on_character(position: Tensor) -> Tensor:
+    """Frames since the current character began, ``[T]`` for ``[T]``."""
+    frames = torch.arange(len(position))
+    new = torch.ones(len(position), dtype=torch.bool)
+    new[1:] = position[1:] != position[:-1]
+    return frames - torch.where(new, frames, 0).cummax(0).values
+
+
+def collate_utterances(rows: Sequence[Utterance], codes: int, noise: float, rng: torch.Generator) -> dict[str, Tensor]:
+    """A padded batch for `talker_loss`.
+
+    Args:
+        rows: B utterances.
+        codes: codes of a codebook; this number itself stands for "no frame yet".
+        noise: share of the previous codes replaced at random, so that the Talker does not rely on its own past alone.
+        rng: source of the noise.
+
+    Returns:
+        ``characters`` and ``tokens`` ``[B, N]``; ``codes`` and ``previous`` ``[B, T, Q]``; ``position``, ``stay``,
+        ``mask`` and ``advance`` ``[B, T]``.
+    """
+    target = pad([u.codes for u in rows])
+    mask = pad([torch.ones(len(u.codes), dtype=torch.bool) for u in rows])
+    previous = torch.cat((torch.full_like(target[:, :1], codes), target[:, :-1]), dim=1)
+    if noise:
+        hit = torch.rand(previous.shape, generator=rng) < noise
+        previous = torch.where(hit, torch.randint(codes, previous.shape, generator=rng), previous)
+    advance = []
+    for u in rows:
+        # The frame after a character's last belongs to the next one; after the last of all, speech ends.
+        step = torch.ones(len(u.position))
+        step[:-1] = (u.position[1:] != u.position[:-1]).float()
+        advance.append(step)
+    return {
+        "characters": pad([u.characters for u in rows], PADDING),
+        "tokens": pad([u.tokens for u in rows]),
+        "codes": target,
+        "previous": previous,
+        "position": pad([u.position for u in rows]),
+        "stay": pad([time_on_character(u.position) for u in rows]),
+        "mask": mask,
+        "advance": pad(advance),
+    }
+
+
+def talker_loss(talker: Talker, batch: dict[str, Tensor], states: Tensor) -> tuple[Tensor, dict[str, float | Tensor]]:
+    """Cross-entropy of every codebook plus that of the decisions to go on.
+
+    Args:
+        talker: the model.
+        batch: from `collate_utterances`.
+        states: the Thinker's states of each character's token, ``[B, N, Dt]``.
+    """
+    character_states = talker.condition(batch["characters"], states)
+    h = talker(batch["previous"], character_states, batch["position"], batch["stay"])[batch["mask"]]  # [F, D]
+    wanted = batch["codes"][batch["mask"]]
+    losses = [
+        F.cross_entropy(logits.float(), wanted[:, q]) for q, logits in enumerate(talker.code_logits(h, wanted))
+    ]
+    going = talker.advance(h)[:, 0].float()
+    advance = F.binary_cross_entropy_with_logits(going, batch["advance"][batch["mask"]])
+    values: dict[str, float | Tensor] = {f"code_loss_{q}": loss.detach() for q, loss in enumerate(losses)}
+    values |= {"advance_loss": advance.detach(), "padding": 1 - batch["mask"].float().mean()}
+    return torch.stack(losses).sum() + advance, values
+
+
+def gather_states(states: Tensor, first: int | Tensor, tokens: Tensor) -> Tensor:
+    """The Thinker's state of each character's token.
+
+    Args:
+        states: ``[B, T, D]``.
+        first: position of the text's first token, one for all or ``[B]``.
+        tokens: ``[B, N]``, which token of the text.
+
+    Returns:
+        ``[B, N, D]``.
+    """
+    index = tokens + (first[:, None] if isinstance(first, Tensor) else first)
+    return states.gather(1, index[..., None].expand(-1, -1, states.shape[-1]))

@@ -1,0 +1,102 @@
+"""Log-mel frames back to sound, without any training.
+
+The mel bands are turned into a spectrum by non-negative least squares, and phases are found by the fast
+Griffin-Lim algorithm (Perraudin, Balazs, Søndergaard, WASPAA 2013; Griffin and Lim, 1984).
+"""
+
+from functools import lru_cache
+from typing import Literal
+
+import torch
+from pydantic import Field
+from torch import nn
+
+from muomni.config import Section
+from muomni.errors import UserError
+from muomni.mel import MelConfig, mel_filters
+
+
+class VocoderConfig(Section):
+    """Section ``vocoder``."""
+
+    kind: Literal["griffin_lim"] = Field(description="how frames become sound; Griffin-Lim needs no training")
+    iterations: int = Field(ge=1, le=1000, description="rounds of phase estimation")
+    momentum: float = Field(ge=0, lt=1, description="acceleration; 0 is the original algorithm")
+    inversion_steps: int = Field(ge=0, le=200, description="steps of the mel bands' inversion")
+    seed: int = Field(ge=0, description="first phases; the same seed and frames give the same sound")
+
+
+class GriffinLim(nn.Module):
+    """Frames at 50 Hz (every second frame of the log-mel) to a waveform. No weights."""
+
+    window: torch.Tensor
+    filters: torch.Tensor
+    inverse: torch.Tensor
+
+    def __init__(self, mel: MelConfig, cfg: VocoderConfig) -> None:
+        super().__init__()
+        self.mel, self.cfg, self.hop = mel, cfg, 2 * mel.hop_length
+        filters = mel_filters(mel)
+        self.register_buffer("window", torch.hann_window(mel.win_length), persistent=False)
+        self.register_buffer("filters", filters, persistent=False)  # [F, n_mels]
+        self.register_buffer("inverse", torch.linalg.pinv(filters), persistent=False)  # [n_mels, F]
+
+    def magnitudes(self, bands: torch.Tensor) -> torch.Tensor:
+        """Non-negative spectrum [T, F] whose mel bands are near ``bands`` [T, n_mels] (linear scale).
+
+        The pseudo-inverse gives negative magnitudes; what is clipped there is spread again by Lee and Seung's
+        multiplicative steps (2001), which keep every value positive.
+        """
+        spectrum = (bands @ self.inverse).clamp(min=1e-6)
+        target = bands @ self.filters.T
+        for _ in range(self.cfg.inversion_steps):
+            spectrum = spectrum * (target / (spectrum @ self.filters @ self.filters.T).clamp(min=1e-10))
+        return spectrum
+
+    @torch.no_grad()
+    def forward(self, logmel: torch.Tensor) -> torch.Tensor:
+        """Make the sound.
+
+        Args:
+            logmel: [T, n_mels] natural log-mel at 50 Hz, any float type.
+
+        Returns:
+            float32 [T * 320] in [-1, 1].
+
+        Raises:
+            UserError: if there is no frame, or one that is not finite.
+        """
+        if logmel.ndim != 2 or logmel.shape[1] != self.mel.n_mels:
+            raise ValueError(f"expected [T, {self.mel.n_mels}], got {tuple(logmel.shape)}")
+        if len(logmel) == 0:
+            raise UserError("vocoder: no frames to make a sound from; the text may be empty")
+        logmel = logmel.to(self.window)
+        if not bool(torch.isfinite(logmel).all()):
+            raise UserError("vocoder: the frames hold NaN or infinite values; train codec and Talker again")
+        mel, samples = self.mel, len(logmel) * self.hop
+        # T * hop samples end on the centre of a frame T, which the mel does not have: repeat the last one
+        bands = torch.cat((logmel, logmel[-1:])).clamp(max=20).exp()
+        target = self.magnitudes(bands).T  # [F, T + 1]
+        draw = torch.Generator().manual_seed(self.cfg.seed)  # its own, the global one stays untouched
+        phase = torch.rand(target.shape, generator=draw).to(target) * (2 * torch.pi)
+        spectrum = torch.polar(target, phase)
+        args = (mel.n_fft, self.hop, mel.win_length, self.window)
+        previous = torch.zeros_like(spectrum)
+        for _ in range(self.cfg.iterations):
+            wave = torch.istft(spectrum, *args, center=True, length=samples)
+            consistent = torch.stft(wave, *args, center=True, pad_mode="constant", return_complex=True)
+            # Perraudin's extrapolation, up to a factor that the division by the magnitude removes
+            direction = consistent - previous * (self.cfg.momentum / (1 + self.cfg.momentum))
+            spectrum = target * direction / direction.abs().clamp(min=1e-12)
+            previous = consistent
+        return torch.istft(spectrum, *args, center=True, length=samples).clamp(-1, 1)
+
+
+@lru_cache(maxsize=8)
+def _vocoder(mel: MelConfig, cfg: VocoderConfig) -> GriffinLim:
+    return GriffinLim(mel, cfg)
+
+
+def griffin_lim(logmel: torch.Tensor, mel: MelConfig, cfg: VocoderConfig) -> torch.Tensor:
+    """`GriffinLim` on the CPU as a function, its filters kept between calls: [T, n_mels] to [T * 320]."""
+    return _vocoder(mel, cfg)(logmel.cpu())

@@ -1,0 +1,1 @@
+"""What DVC and the orchestrators call: one entry point a stage, tracking, registry."""

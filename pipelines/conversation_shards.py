@@ -1,0 +1,27 @@
+"""Stage conversation-shards: tasks over pictures, recordings and facts into ``data/shards/conversations``."""
+
+from muomni.config import scalar, section
+from muomni.data.conversations import ConversationsConfig, write_conversations
+from pipelines.run import main, new_dir
+
+IMAGES = "data/shards/images"
+SPEECH = "data/corpus/speech"
+CONCEPTS = "data/corpus/images/concepts.jsonl"
+OUT = "data/shards/conversations"
+
+
+def run() -> None:
+    """Compose the conversations and say how many there are."""
+    config, seed = section(ConversationsConfig, "conversations"), scalar("seed")
+    with new_dir(OUT) as folder:
+        index = write_conversations(config, seed, IMAGES, SPEECH, CONCEPTS, folder)
+    for split, tasks in index["tasks"].items():
+        wanted = getattr(config, split).model_dump()
+        parts = [
+            f"{task} {n}" + (f" of {wanted[task]}" if n < wanted[task] else "") for task, n in tasks.items()
+        ]
+        print(f"{split}: {sum(tasks.values())} conversations ({', '.join(parts)})")
+
+
+if __name__ == "__main__":
+    main("conversation-shards", run)

@@ -1,0 +1,67 @@
+"""Stage e-omni: mixed conversations for all parts together into ``checkpoints/omni``."""
+
+from pathlib import Path
+
+from muomni.audio_encoder import AudioEncoderConfig, CTCHead
+from muomni.codec import CodecConfig
+from muomni.config import scalar, section
+from muomni.device import DeviceConfig
+from muomni.mel import MelConfig
+from muomni.omni import FusionConfig, Omni, OmniConfig
+from muomni.talker import TalkerConfig
+from muomni.thinker import ThinkerConfig
+from muomni.tokenizer import MODEL_FILE, Tokenizer
+from muomni.train.e_omni import OmniStageConfig, OmniTask
+from muomni.vision_encoder import VisionEncoderConfig
+from muomni.vocoder import VocoderConfig
+from pipelines.components import load_component
+from pipelines.run import main
+from pipelines.training import Output, run_stage
+
+CONVERSATIONS, MELS = Path("data/shards/conversations"), Path("data/shards/mels")
+TOKENIZER = Path("data/tokenizer/tokenizer.model")
+THINKER, TALKER, CODEC = Path("checkpoints/thinker"), Path("checkpoints/talker"), Path("checkpoints/codec")
+AUDIO, VISION = Path("checkpoints/audio_encoder"), Path("checkpoints/vision_encoder")
+OUT = Path("checkpoints/omni")
+
+
+def run() -> None:
+    """Assemble the trained parts, train them together, and write the whole model with its tokenizer."""
+    cfg, vocoder = section(OmniStageConfig, "e_omni"), section(VocoderConfig, "vocoder")
+    device, seed = section(DeviceConfig, "device"), scalar("seed")
+    model = OmniConfig(
+        mel=section(MelConfig, "mel"),
+        thinker=section(ThinkerConfig, "thinker"),
+        vision_encoder=section(VisionEncoderConfig, "vision_encoder"),
+        audio_encoder=section(AudioEncoderConfig, "audio_encoder"),
+        codec=section(CodecConfig, "codec"),
+        talker=section(TalkerConfig, "talker"),
+        fusion=section(FusionConfig, "fusion"),
+        vocoder=vocoder,
+    )
+
+    def build() -> OmniTask:
+        omni = Omni(model)
+        load_component(omni.thinker, THINKER)
+        load_component(omni.talker, TALKER)
+        load_component(omni.codec, CODEC)
+        load_component(omni.audio_encoder, AUDIO, "audio_encoder.")
+        load_component(omni.vision_encoder, VISION, "vision_encoder.")
+        head = load_component(CTCHead(model.audio_encoder), AUDIO, "ctc.")
+        return OmniTask(cfg, omni, head, Tokenizer(TOKENIZER), vocoder, CONVERSATIONS, MELS, seed)
+
+    sections = {name: getattr(model, name) for name in OmniConfig.model_fields}
+    run_stage(
+        "e-omni",
+        build,
+        lambda task: [Output(OUT, task.omni, sections, {MODEL_FILE: TOKENIZER})],
+        cfg=cfg,
+        seed=seed,
+        device=device,
+        params={"e_omni": cfg, **sections, "device": device, "seed": seed},
+        data=[CONVERSATIONS, MELS, TOKENIZER, THINKER, TALKER, CODEC, AUDIO, VISION],
+    )
+
+
+if __name__ == "__main__":
+    main("e-omni", run)

@@ -1,0 +1,198 @@
+"""What every stage entry point shares: one process at a time, one-line errors, its time and memory on record.
+
+An entry point ends with::
+
+    if __name__ == "__main__":
+        main("tokens", run)
+
+State lives in the folder that the environment variable ``MUOMNI_STATE`` names, ``.muomni`` by default::
+
+    times/<stage>.json   how long the last finished run took, and its peak memory (not a DVC output, so
+                         that a stage that DVC takes from its cache keeps the figures of the run that made it)
+    state/<stage>/       unfinished work, such as a training checkpoint to resume from
+    state/<stage>.lock   held while the stage runs
+"""
+
+import ctypes
+import fcntl
+import json
+import os
+import resource
+import select
+import shutil
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import IO
+
+from muomni.errors import UserError
+
+PR_SET_PDEATHSIG = 1  # linux/prctl.h
+SHELLS = ("sh", "dash", "bash", "zsh", "fish", "busybox", "ksh")
+
+
+def state_root() -> Path:
+    """Absolute path of the folder that ``MUOMNI_STATE`` names, by default ``.muomni`` here."""
+    return Path(os.environ.get("MUOMNI_STATE") or ".muomni").absolute()
+
+
+def state_dir(stage: str) -> Path:
+    """Absolute path of the folder for a stage's unfinished work; it exists afterwards."""
+    path = state_root() / "state" / stage
+    path.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+def publish(made: Path, final: Path) -> None:
+    """Put a finished folder in its place, so that nobody sees half of it; what was there before is removed.
+
+    Args:
+        made: the finished folder, on the same file system as ``final``.
+        final: where it belongs.
+    """
+    old = final.with_name(f".{final.name}.old")
+    shutil.rmtree(old, ignore_errors=True)
+    final.parent.mkdir(parents=True, exist_ok=True)
+    if final.exists():
+        final.rename(old)
+    made.rename(final)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+@contextmanager
+def new_dir(final: str | Path) -> Iterator[Path]:
+    """An empty folder beside ``final`` to write into, put in its place when the block ends without an error.
+
+    An error removes it. A killed run leaves it behind, for the next run to empty.
+    """
+    final = Path(final)
+    made = final.with_name(f".{final.name}.partial")
+    shutil.rmtree(made, ignore_errors=True)
+    made.mkdir(parents=True)
+    try:
+        yield made
+        publish(made, final)
+    finally:
+        shutil.rmtree(made, ignore_errors=True)
+
+
+def peak_memory() -> int:
+    """Bytes that this process held at its largest, plus the largest of its finished children."""
+    # Linux counts what the parent held at the fork into ru_maxrss: ask the memory map's own high-water mark.
+    unit = 1 if sys.platform == "darwin" else 1024
+    own = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+    status = Path("/proc/self/status")
+    if status.exists():
+        marks = [line.split()[1] for line in status.read_text().splitlines() if line.startswith("VmHWM:")]
+        own = int(marks[0]) * 1024 if marks else own
+    return own + resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * unit
+
+
+def parent_of(pid: int) -> tuple[str, int]:
+    """Name of a process and the id of its parent (Linux)."""
+    name, _, rest = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")
+    return name.partition("(")[2], int(rest.split()[1])
+
+
+def end_after(pid: int) -> None:
+    """Wait until a process has ended, then end this one."""
+    with suppress(ProcessLookupError):
+        watched = select.poll()
+        watched.register(os.pidfd_open(pid), select.POLLIN)
+        watched.poll()
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def end_with_dvc() -> None:
+    """Have Linux end this process when the dvc that started it dies.
+
+    A ``kill`` of dvc alone would leave the training running, and the next ``dvc repro`` refused. Only
+    under dvc (it sets ``DVC_STAGE``): a run started by hand may outlive its shell.
+    """
+    if sys.platform != "linux" or "DVC_STAGE" not in os.environ:
+        return
+    ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+    # dvc runs a command through a shell. bash gives its place to the command, so that dvc is the parent; dash
+    # stays in between and outlives dvc.
+    name, above = parent_of(os.getppid())
+    if name in SHELLS and above > 0:
+        threading.Thread(target=end_after, args=(above,), daemon=True).start()
+
+
+def take_lock(stage: str) -> IO[str]:
+    """Claim a stage for this process, as long as the returned file stays open.
+
+    Raises:
+        UserError: if another process runs the stage.
+    """
+    path = state_root() / "state" / f"{stage}.lock"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    file = path.open("a+", encoding="utf-8")
+    try:
+        # lockf and not flock: a forked data loader that outlives a killed trainer would keep a flock.
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        file.seek(0)
+        holder = file.read().strip() or "unknown"
+        file.close()
+        raise UserError(
+            f"{path}: stage '{stage}' is running already (process {holder}); wait for it or end it"
+        ) from None
+    file.truncate(0)
+    file.write(f"{os.getpid()}\n")
+    file.flush()
+    return file
+
+
+def record(stage: str, seconds: float) -> None:
+    """Write a finished stage's time and memory, read by `pipelines.times`."""
+    path = state_root() / "times" / f"{stage}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figures = {
+        "stage": stage,
+        "seconds": round(seconds, 2),
+        "peak_mb": round(peak_memory() / 1e6),
+        "finished": datetime.now(UTC).isoformat(timespec="milliseconds"),
+    }
+    partial = path.with_suffix(".partial")
+    partial.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
+    partial.replace(path)
+
+
+@contextmanager
+def stage(name: str) -> Iterator[None]:
+    """Run a stage's work: ends with dvc, alone on its state, its time and memory recorded if it finishes.
+
+    Under ``torchrun`` only rank 0 takes the lock and records.
+    """
+    end_with_dvc()
+    if int(os.environ.get("RANK", "0")) != 0:
+        yield
+        return
+    with take_lock(name):
+        begin = time.monotonic()
+        yield
+        record(name, time.monotonic() - begin)
+
+
+def main(name: str, work: Callable[[], object]) -> None:
+    """Run a stage as a program: a `UserError` becomes one line on standard error and exit code 2.
+
+    Args:
+        name: the stage's name in ``dvc.yaml``.
+        work: does it, called without arguments.
+    """
+    try:
+        with stage(name):
+            work()
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print(f"error: stage '{name}' was interrupted", file=sys.stderr)
+        sys.exit(130)

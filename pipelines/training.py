@@ -1,0 +1,145 @@
+"""What the entry points of all trainings share: device, tracking, the loop, and writing what came out."""
+
+import json
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import BaseModel
+from torch import nn
+
+from muomni.checkpoint import make_card, save_checkpoint
+from muomni.data.files import sha256_file, sha256_folder
+from muomni.device import DeviceConfig, pick_device
+from muomni.errors import UserError
+from muomni.train import parallel, state
+from muomni.train.loop import Task, TrainConfig, fit
+from muomni.train.report import read_metrics
+from pipelines.run import new_dir, state_dir
+from pipelines.tracking import set_aside, track
+
+
+@dataclass(frozen=True)
+class Output:
+    """A checkpoint that a stage writes.
+
+    Attributes:
+        folder: where to, for example ``checkpoints/thinker``; its name is the component's.
+        module: whose weights.
+        config: the sections that build the module again.
+        files: further files to put in, by name.
+    """
+
+    folder: Path
+    module: nn.Module
+    config: Mapping[str, BaseModel]
+    files: Mapping[str, Path] = field(default_factory=dict)
+
+
+def values(params: Mapping[str, Any]) -> dict[str, Any]:
+    """Sections and scalars as JSON values."""
+    return {key: v.model_dump(mode="json") if isinstance(v, BaseModel) else v for key, v in params.items()}
+
+
+def hashes(data: Sequence[str | Path]) -> dict[str, str]:
+    """SHA-256 of each file or folder that a stage reads, by its path.
+
+    A checkpoint's card does not count: it tells when the weights were made, not what they are.
+
+    Raises:
+        UserError: if one is missing.
+    """
+    found = {}
+    for path in map(Path, data):
+        if not path.exists():
+            raise UserError(f"{path}: not there yet; run `dvc repro` for the stage that makes it")
+        found[path.as_posix()] = sha256_folder(path, ("card.json",)) if path.is_dir() else sha256_file(path)
+    return found
+
+
+def write_curves(folder: Path, lines: list[dict[str, Any]]) -> None:
+    """Write ``train.json`` and ``valid.json``, lists of rows with equal keys, which is what DVC can plot."""
+    kinds = {
+        "train": [{k: v for k, v in row.items() if k != "time" and not k.startswith("valid_")} for row in lines],
+        "valid": [{k: v for k, v in row.items() if k == "step" or k.startswith("valid_")} for row in lines],
+    }
+    for name, rows in kinds.items():
+        rows = [row for row in rows if len(row) > 1]
+        keys = [key for key in (rows[0] if rows else {}) if all(key in row for row in rows)]
+        text = json.dumps([{key: row[key] for key in keys} for row in rows], indent=1)
+        (folder / f"{name}.json").write_text(text + "\n", encoding="utf-8")
+
+
+def run_stage(
+    name: str,
+    build: Callable[[], Task],
+    outputs: Callable[[Any], Sequence[Output]],
+    *,
+    cfg: TrainConfig,
+    seed: int,
+    device: DeviceConfig,
+    params: Mapping[str, Any],
+    data: Sequence[str | Path],
+    curves: Path | None = None,
+) -> dict[str, float]:
+    """Train a stage from its configuration to its checkpoints.
+
+    An interrupted run goes on where it stopped if parameters, data and code are the same. Metrics and samples
+    of the training go to ``metrics/train/<name>/``; the state is removed once all outputs are written.
+
+    Args:
+        name: the stage's name in ``dvc.yaml``.
+        build: makes the task; runs after the device is set up and the random state is seeded.
+        outputs: says, given the trained task, what to write.
+        cfg: the stage's section.
+        seed: of everything random.
+        device: section ``device``.
+        params: all sections and scalars that the stage reads, by name.
+        data: files and folders that the stage reads.
+        curves: another place for metrics and samples.
+
+    Returns:
+        The metrics that `muomni.train.loop.fit` returns.
+
+    Raises:
+        UserError: for bad input, from any part.
+    """
+    chosen = pick_device(device)
+    plain = values(params)
+    found = hashes(data)
+    torch.manual_seed(seed)
+    task = build()  # before the fingerprint, so that every module it needs is loaded and counted
+    fingerprint = state.fingerprint(plain, found)
+    folder = state_dir(name)
+
+    def train() -> dict[str, float]:
+        return fit(task, cfg, seed=seed, device=chosen, state_dir=folder, fingerprint=fingerprint, name=name)
+
+    if parallel.world()[0] != 0:  # the first process writes for all
+        return train()
+    if not state.belongs(folder, fingerprint):
+        set_aside(folder)
+        state.prepare(folder, fingerprint)
+    with track(name, folder, plain) as key:
+        metrics = train()
+        for output in outputs(task):
+            card = make_card(
+                output.folder.name,
+                output.module,
+                data=found,
+                params=plain,
+                metrics=metrics,
+                seconds=metrics["seconds"],
+                run=key,
+            )
+            save_checkpoint(output.folder, output.module.state_dict(), values(output.config), card, output.files)
+        with new_dir(curves or Path("metrics/train") / name) as made:
+            write_curves(made, read_metrics(folder / "metrics.jsonl"))
+            if (folder / "samples").is_dir():
+                shutil.copytree(folder / "samples", made / "samples")
+    set_aside(folder)
+    state.finish(folder)
+    return metrics
