@@ -84,13 +84,15 @@ def load(args: argparse.Namespace) -> tuple[Omni, Tokenizer]:
 
 def show(events: Iterator[Event], stream: bool) -> Answer:
     """Print an answer: the plan as a note, the text at once or as it comes."""
+    spoken = 0
     for event in events:
         if isinstance(event, PlanEvent):
             note(str(event.plan))
         elif isinstance(event, TextEvent) and stream:
             print(event.piece, end="", flush=True)
         elif isinstance(event, AudioEvent):
-            note(f"spoken: {len(event.wave)} samples")
+            spoken += 1
+            print(f"\rsentences spoken: {spoken}", end="", file=sys.stderr, flush=True)
         elif isinstance(event, Answer):
             print("" if stream else event.text, flush=True)
             if not event.ended:

@@ -12,6 +12,7 @@ from pydantic import Field
 from muomni.audio_encoder import AudioEncoderConfig
 from muomni.codec import CodecConfig
 from muomni.config import Section, load_params, parse
+from muomni.data.conversations import ConversationsConfig
 from muomni.data.image_corpus import ImagesConfig
 from muomni.data.speech_corpus import SpeechConfig
 from muomni.data.text_corpus import TextConfig
@@ -27,6 +28,7 @@ from muomni.train.b_audio_encoder import AudioStageConfig
 from muomni.train.c_vision_encoder import VisionStageConfig
 from muomni.train.d_codec import CodecStageConfig
 from muomni.train.d_talker import TalkerStageConfig
+from muomni.train.e_omni import OmniStageConfig
 from muomni.vision_encoder import VisionEncoderConfig
 from muomni.vocoder import VocoderConfig
 
@@ -42,7 +44,7 @@ class Params(Section):
     text: TextConfig
     images: ImagesConfig
     speech: SpeechConfig
-    conversations: dict[str, Any]
+    conversations: ConversationsConfig
     mel: MelConfig
     tokenizer: TokenizerConfig
     thinker: ThinkerConfig
@@ -57,7 +59,7 @@ class Params(Section):
     c_vision_encoder: VisionStageConfig
     d_codec: CodecStageConfig
     d_talker: TalkerStageConfig
-    e_omni: dict[str, Any]
+    e_omni: OmniStageConfig
     evaluate: dict[str, Any]
     registry: dict[str, Any]
 

@@ -1,4 +1,4 @@
-"""What a user says to ask for dictation and for reading aloud: one wording for training data, evaluation and commands."""
+"""How dictation and reading aloud are asked for: the same words in training data, evaluation and commands."""
 
 DICTATION = "Write down what you hear."
 READ_ALOUD = "Read this aloud: {text}"

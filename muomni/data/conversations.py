@@ -1,12 +1,6 @@
-"""Conversations that teach the whole model, composed of the pictures, the recordings and the concepts.
-
-Every split uses its own pictures and recordings only. A question is trained on only if what it is about is in
-training, so that a held-out question is neither heard nor read before the test.
-"""
+"""Conversations that teach the whole model, in shards; `muomni.data.tasks` says how they are composed."""
 
 import random
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,28 +8,10 @@ from pydantic import Field
 from tqdm import tqdm
 
 from muomni.config import Section
-from muomni.data.concepts import Concept, a, by_name
-from muomni.data.grammar import OPEN_QUESTIONS, QA, is_right, names_in, sentence
 from muomni.data.known import read_concepts
-from muomni.data.sentences import scene_questions
 from muomni.data.shards import SPLITS, ShardWriter, read_shards, write_index
-from muomni.data.splits import combination_split
+from muomni.data.tasks import TASKS, SplitConversations
 from muomni.data.utterances import read_recording, read_utterances
-from muomni.data.world import pair_questions, world_questions
-from muomni.errors import UserError
-
-NAME_PROMPTS = (*OPEN_QUESTIONS["what"], "Tell me what this is.", "Name the thing in the picture.")
-CAPTION_PROMPTS = (
-    "Describe the picture.",
-    "Describe this.",
-    "Write a caption.",
-    "Tell me about the picture.",
-)
-DICTATION_PROMPTS = ("Write down what you hear.", "Transcribe this.", "What is being said?")
-READ_PROMPTS = ("Read this aloud: {}", "Say this: {}", "Please read: {}")
-CLEAR_VOICE = "hibari"
-WORDINGS = 6  # how often a picture is asked about in other words, to find a question that was recorded
-TASKS = ("name", "caption", "scene", "world", "dictation", "read_aloud", "spoken_scene", "spoken_world")
 
 
 class TaskCounts(Section):
@@ -43,7 +19,8 @@ class TaskCounts(Section):
 
     name: int = Field(ge=0, description="a picture of one thing: what is it?")
     caption: int = Field(ge=0, description="describe a picture")
-    scene: int = Field(ge=0, description="questions about pictures: places, counts, colours")
+    single: int = Field(ge=0, description="questions about a picture of one thing: its kind, what is there")
+    scene: int = Field(ge=0, description="questions about several things: places, counts, colours")
     world: int = Field(ge=0, description="questions without a picture: kinds, attributes, comparisons")
     dictation: int = Field(ge=0, description="a recording, written down")
     read_aloud: int = Field(ge=0, description="a sentence, spoken")
@@ -60,270 +37,6 @@ class ConversationsConfig(Section):
     valid: TaskCounts
     test: TaskCounts
     per_shard: int = Field(ge=1, description="conversations in a tar")
-
-
-@dataclass(frozen=True)
-class Conversation:
-    """One question and its answer.
-
-    Attributes:
-        task: one of `TASKS`.
-        kind: what accuracy is reported by: the kind of question, the picture's layout, or the speaker.
-        content: the user's parts: text, image and audio.
-        answer: the assistant's text.
-        targets: bare facts for `right`; of dictation and reading the sentence.
-        key: what it is about (`muomni.data.splits`).
-        speech: whether the answer is to be spoken.
-        members: files by name, as bytes or as a row of the speech corpus.
-        sources: ids of the picture and the recording.
-    """
-
-    task: str
-    kind: str
-    content: list[dict[str, str]]
-    answer: str
-    targets: tuple[str, ...]
-    key: str
-    speech: bool = False
-    members: dict[str, Any] = field(default_factory=dict)
-    sources: dict[str, str] = field(default_factory=dict)
-
-    def about(self) -> dict[str, Any]:
-        """The sample's JSON."""
-        reply: dict[str, Any] = {
-            "role": "assistant",
-            "content": [{"type": "text", "text": self.answer}],
-            "speech": self.speech,
-        }
-        if self.task == "read_aloud":
-            reply["speech_member"] = "0.flac"  # what the answer sounds like
-        return {
-            "task": self.task,
-            "kind": self.kind,
-            "messages": [{"role": "user", "content": self.content}, reply],
-            "target": list(self.targets),
-            "key": self.key,
-            **self.sources,
-        }
-
-
-def right(about: Mapping[str, Any], answer: str) -> bool:
-    """Whether an answer to a sample (its JSON) states what was asked for; not for dictation or reading."""
-    kind = {"caption": "list", "name": "what"}.get(about["task"], about["kind"])
-    return is_right(QA(kind, "", "", tuple(about["target"]), about["key"]), answer)
-
-
-def _text(text: str) -> dict[str, str]:
-    return {"type": "text", "text": text}
-
-
-IMAGE = {"type": "image", "member": "0.png"}
-AUDIO = {"type": "audio", "member": "0.flac"}
-
-
-class SplitConversations:
-    """Composes the conversations of one split.
-
-    Args:
-        split: train, valid or test.
-        seed: the project's seed.
-        pictures: samples of the image shards.
-        utterances: rows of the speech corpus; those of other splits are left out.
-        concepts: what is asked about.
-    """
-
-    def __init__(
-        self,
-        split: str,
-        seed: int,
-        pictures: Sequence[Mapping[str, Any]],
-        utterances: Sequence[dict[str, Any]],
-        concepts: Sequence[Concept],
-    ) -> None:
-        self.split, self.seed, self.concepts = split, seed, concepts
-        self.pictures = pictures
-        # Pictures of one's own may show what nothing is known about: they can be named and described only.
-        known = by_name()
-        self.asked = [p for p in pictures if all(item["name"] in known for item in p["json"]["objects"])]
-        self.utterances = [row for row in utterances if row["split"] == split]
-        self.questions = {row["text"]: row for row in self.utterances if row["kind"] == "question"}
-        self.questions |= {row["text"]: row for row in self.utterances if self._clear(row, "question")}
-
-    @staticmethod
-    def _clear(row: Mapping[str, Any], kind: str) -> bool:
-        return row["speaker"] == CLEAR_VOICE and row["kind"] == kind
-
-    def _allowed(self, key: str) -> bool:
-        """Whether a question about `key` may be asked here: held-out splits ask theirs and training's."""
-        return combination_split(key, self.seed) in ("train", self.split)
-
-    def _rounds(self, items: Sequence[Any], rng: random.Random) -> Iterator[Any]:
-        """Items in random order; again and again for training, where another wording makes another sample."""
-        order = list(items)
-        while order:
-            rng.shuffle(order)
-            yield from order
-            if self.split != "train":
-                return
-
-    def make(self, task: str, number: int) -> list[Conversation]:
-        """At most `number` conversations of a task; fewer where a split has no more that differ.
-
-        Raises:
-            UserError: if there is none at all.
-        """
-        rng = random.Random(f"{self.seed}:{self.split}:{task}")
-        source: Callable[[random.Random], Iterator[Conversation | None]] = getattr(self, f"_{task}")
-        made: list[Conversation] = []
-        misses = 0
-        for item in source(rng) if number else ():
-            misses = 0 if item else misses + 1
-            if item:
-                made.append(item)
-            if len(made) == number or misses > 20_000:
-                break
-        if number and not made:
-            raise UserError(
-                f"conversations.{self.split}.{task}: the pictures and recordings of this split allow none; "
-                "make more of them, or set it to 0"
-            )
-        return made
-
-    def _name(self, rng: random.Random) -> Iterator[Conversation]:
-        singles = [picture for picture in self.pictures if picture["json"]["kind"] == "single"]
-        for picture in self._rounds(singles, rng):
-            name = picture["json"]["objects"][0]["name"]
-            content = [IMAGE, _text(rng.choice(NAME_PROMPTS))]
-            yield self._seen("name", "what", picture, content, f"It is {a(name)}.", (name,))
-
-    def _caption(self, rng: random.Random) -> Iterator[Conversation]:
-        for picture in self._rounds(self.pictures, rng):
-            about = picture["json"]
-            names = tuple(dict.fromkeys(item["name"] for item in about["objects"]))
-            content = [IMAGE, _text(rng.choice(CAPTION_PROMPTS))]
-            answer = sentence(f"{about['caption']}.")
-            yield self._seen("caption", about["layout"], picture, content, answer, names)
-
-    def _seen(
-        self,
-        task: str,
-        kind: str,
-        picture: Mapping[str, Any],
-        content: list[dict[str, str]],
-        answer: str,
-        targets: tuple[str, ...],
-    ) -> Conversation:
-        key, members = picture["json"]["key"], {"0.png": picture["png"]}
-        source = {"picture": picture["__key__"]}
-        return Conversation(task, kind, content, answer, targets, key, members=members, sources=source)
-
-    def _asked_about(self, picture: Mapping[str, Any], rng: random.Random) -> list[QA]:
-        found = scene_questions(picture["json"], rng, self.concepts)
-        return [qa for qa in found if self._allowed(qa.key)]
-
-    def _scene(self, rng: random.Random) -> Iterator[Conversation | None]:
-        for picture in self._rounds(self.asked, rng):
-            found = self._asked_about(picture, rng)
-            if not found:
-                yield None
-                continue
-            qa = _one_of_a_kind(found, rng)
-            content = [IMAGE, _text(qa.question)]
-            yield self._seen("scene", qa.kind, picture, content, qa.answer, qa.targets)
-
-    def _spoken_scene(self, rng: random.Random) -> Iterator[Conversation | None]:
-        for picture in self._rounds(self.asked, rng):
-            found = [qa for _ in range(WORDINGS) for qa in self._asked_about(picture, rng)]
-            found = list({qa.question: qa for qa in found if qa.question in self.questions}.values())
-            if not found:
-                yield None
-                continue
-            qa = _one_of_a_kind(found, rng)
-            row = self.questions[qa.question]
-            yield Conversation(
-                "spoken_scene",
-                qa.kind,
-                [IMAGE, AUDIO],
-                qa.answer,
-                qa.targets,
-                picture["json"]["key"],
-                speech=True,
-                members={"0.png": picture["png"], "0.flac": row},
-                sources={"picture": picture["__key__"], "utterance": row["id"]},
-            )
-
-    def _world(self, rng: random.Random) -> Iterator[Conversation | None]:
-        told: set[str] = set()
-        for _ in range(1 if self.split != "train" else 100):
-            for qa in world_questions(self.concepts, rng):
-                if combination_split(qa.key, self.seed) != self.split or qa.question in told:
-                    yield None
-                    continue
-                told.add(qa.question)
-                yield Conversation("world", qa.kind, [_text(qa.question)], qa.answer, qa.targets, qa.key)
-
-    def _spoken_world(self, rng: random.Random) -> Iterator[Conversation | None]:
-        answers = {qa.question: qa for _ in range(WORDINGS) for qa in world_questions(self.concepts, rng, 0)}
-        for question in self._rounds(sorted(self.questions), rng):
-            qa = answers.get(question) or _comparison(question, rng)
-            if qa is None:
-                yield None
-                continue
-            row = self.questions[question]
-            yield Conversation(
-                "spoken_world",
-                qa.kind,
-                [AUDIO],
-                qa.answer,
-                qa.targets,
-                qa.key,
-                speech=True,
-                members={"0.flac": row},
-                sources={"utterance": row["id"]},
-            )
-
-    def _dictation(self, rng: random.Random) -> Iterator[Conversation]:
-        for row in self._rounds(self.utterances, rng):
-            content = [AUDIO, _text(rng.choice(DICTATION_PROMPTS))]
-            yield self._said("dictation", row, content)
-
-    def _read_aloud(self, rng: random.Random) -> Iterator[Conversation]:
-        clear = [row for row in self.utterances if row["speaker"] in (CLEAR_VOICE, "own")]
-        for row in self._rounds(clear, rng):
-            content = [_text(rng.choice(READ_PROMPTS).format(row["text"]))]
-            yield self._said("read_aloud", row, content)
-
-    def _said(self, task: str, row: dict[str, Any], content: list[dict[str, str]]) -> Conversation:
-        """A conversation whose answer is what a recording says."""
-        return Conversation(
-            task,
-            row["speaker"],
-            content,
-            row["text"],
-            (row["text"],),
-            row["key"],
-            speech=task == "read_aloud",
-            members={"0.flac": row},
-            sources={"utterance": row["id"]},
-        )
-
-
-def _one_of_a_kind(found: Sequence[QA], rng: random.Random) -> QA:
-    """Choose the kind first, so that kinds with many questions do not crowd out the others."""
-    kind = rng.choice(sorted({qa.kind for qa in found}))
-    return rng.choice([qa for qa in found if qa.kind == kind])
-
-
-def _comparison(question: str, rng: random.Random) -> QA | None:
-    """The answer to a question that compares two concepts, if it is one."""
-    names, known = names_in(question), by_name()
-    if len(names) != 2 or not all(name in known for name in names):
-        return None
-    for _ in range(4 * WORDINGS):
-        for qa in pair_questions(known[names[0]], known[names[1]], rng):
-            if qa.question == question:
-                return qa
-    return None
 
 
 def write_conversations(

@@ -38,8 +38,7 @@ def write_mel_shards(corpus: str | Path, cfg: MelConfig, folder: str | Path) -> 
         The index, with ``speakers``: samples and minutes by split and speaker.
 
     Raises:
-        UserError: if the corpus is missing or damaged. The corpus has set bad recordings aside, so none may be
-            bad here.
+        UserError: if the corpus is missing or damaged; it has set bad recordings aside, so none may be bad.
     """
     rows = read_utterances(corpus)
     shards: dict[str, list[dict[str, Any]]] = {}

@@ -33,12 +33,12 @@ def orthogonalise(matrices: Tensor, steps: int, dtype: torch.dtype) -> Tensor:
         # Each round multiplies x by a polynomial of its Gram matrix; those all commute, so the product of the
         # polynomials can be made from small matrices alone. Up to half the work, but float32 only.
         gram = x @ x.mT
-        product = torch.eye(x.size(1), dtype=dtype, device=x.device)
-        for _ in range(steps):
+        product = polynomial = torch.eye(x.size(1), dtype=dtype, device=x.device)
+        for step in range(steps):
+            gram = polynomial @ gram @ polynomial if step else gram
             polynomial = torch.baddbmm(gram, gram, gram, beta=b, alpha=c)
             polynomial.diagonal(dim1=1, dim2=2).add_(a)
-            product = polynomial @ product
-            gram = polynomial @ gram @ polynomial
+            product = polynomial @ product if step else polynomial
         x = product @ x
     else:
         for _ in range(steps):

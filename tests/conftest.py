@@ -1,0 +1,29 @@
+"""What several test files share: a small tokenizer, a small model of random weights, and its checkpoint."""
+
+from pathlib import Path
+
+import pytest
+from small_models import small_omni, small_tokenizer
+
+from muomni.checkpoint import make_card, save_checkpoint
+from muomni.omni import Omni
+from muomni.tokenizer import Tokenizer
+
+
+@pytest.fixture(scope="session")
+def small(tmp_path_factory: pytest.TempPathFactory) -> tuple[Omni, Tokenizer]:
+    """A model and its tokenizer; tests must not change them."""
+    return small_omni(), small_tokenizer(tmp_path_factory.mktemp("tokenizer"))
+
+
+@pytest.fixture(scope="session")
+def checkpoint(small: tuple[Omni, Tokenizer], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder that stage E would write for `small`."""
+    model, tokenizer = small
+    folder = tmp_path_factory.mktemp("checkpoints") / "omni"
+    vocabulary = tmp_path_factory.mktemp("vocabulary") / "tokenizer.model"
+    tokenizer.save(vocabulary)
+    card = make_card("omni", model, data={}, params={}, metrics={}, seconds=0.0)
+    config = model.cfg.model_dump(mode="json")
+    save_checkpoint(folder, model.state_dict(), config, card, {"tokenizer.model": vocabulary})
+    return folder

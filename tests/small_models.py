@@ -1,0 +1,95 @@
+"""The smallest models that still have every part, for tests only: their weights are random."""
+
+from pathlib import Path
+
+import torch
+
+from muomni.audio_encoder import AudioEncoderConfig
+from muomni.codec import CodecConfig
+from muomni.mel import MelConfig
+from muomni.omni import FusionConfig, Omni, OmniConfig
+from muomni.talker import TalkerConfig
+from muomni.thinker import ThinkerConfig
+from muomni.tokenizer import Tokenizer, train_tokenizer
+from muomni.vision_encoder import VisionEncoderConfig
+from muomni.vocoder import VocoderConfig
+
+SENTENCES = [
+    "The quick brown fox jumps over the lazy dog.",
+    "A red apple lies on the table, and two green pears lie beside it.",
+    "How many dogs do you see in the picture? There are three dogs.",
+    "Write down what you hear. Read this aloud: good morning.",
+    "What is it? It is a bicycle. Where is the cat? It is left of the chair.",
+]
+
+THINKER = ThinkerConfig(
+    vocab_size=384,
+    d_model=32,
+    n_layers=2,
+    n_heads=4,
+    n_kv_heads=2,
+    d_ff=48,
+    context=160,
+    rope_theta=10000.0,
+    tie_embeddings=False,
+    n_experts=0,
+    experts_per_token=1,
+    balance_weight=0.01,
+)
+VISION = VisionEncoderConfig(image_size=32, patch_size=8, d_model=24, n_layers=2, n_heads=2, d_ff=48)
+AUDIO = AudioEncoderConfig(
+    n_mels=128, channels=6, d_model=24, n_layers=2, n_heads=2, d_ff=48, positions=64, slots=4
+)
+CODEC = CodecConfig(n_mels=128, code_width=16, codebooks=2, codes=32, decay=0.9, kernel=3)
+TALKER = TalkerConfig(
+    codebooks=2,
+    codes=32,
+    d_model=32,
+    n_layers=2,
+    n_heads=4,
+    n_kv_heads=1,
+    d_ff=48,
+    frames=200,
+    character_width=16,
+    character_layers=2,
+    character_kernel=5,
+)
+MEL = MelConfig(
+    sample_rate=16000,
+    n_fft=1024,
+    win_length=1024,
+    hop_length=160,
+    n_mels=128,
+    f_min=0.0,
+    f_max=8000.0,
+    floor=1e-4,
+)
+VOCODER = VocoderConfig(kind="griffin_lim", iterations=4, momentum=0.99, inversion_steps=2, seed=0)
+OMNI = OmniConfig(
+    mel=MEL,
+    thinker=THINKER,
+    vision_encoder=VISION,
+    audio_encoder=AUDIO,
+    codec=CODEC,
+    talker=TALKER,
+    vocoder=VOCODER,
+    fusion=FusionConfig(image_grid=2),
+)
+
+
+def small_tokenizer(folder: Path) -> Tokenizer:
+    """A tokenizer of `THINKER.vocab_size` pieces."""
+    return train_tokenizer(SENTENCES * 4, THINKER.vocab_size, folder / "tokenizer.model")
+
+
+def small_omni(seed: int = 0, **changes: object) -> Omni:
+    """Random weights, some larger than training starts with, so that every input matters to every output."""
+    torch.manual_seed(seed)
+    model = Omni(OMNI.model_copy(update=changes)).eval()
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if parameter.ndim > 1 and "codebook" not in name:
+                parameter.mul_(3)
+        # About three frames a character, so that generated speech is short.
+        model.talker.advance.bias.fill_(-1.5)
+    return model
