@@ -6,7 +6,7 @@ are learned by moving averages of the vectors that choose them, and codes that n
 
 import torch
 import torch.nn.functional as F
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from muomni.config import Section
@@ -22,6 +22,13 @@ class CodecConfig(Section):
     codes: int = Field(ge=2, le=4096, description="codes of each codebook")
     decay: float = Field(gt=0, lt=1, description="share of the old value in the codebooks' moving averages")
     kernel: int = Field(ge=1, le=15, description="frames that the decoder's convolution sees")
+
+    @model_validator(mode="after")
+    def check(self) -> "CodecConfig":
+        """The convolution has a middle."""
+        if self.kernel % 2 == 0:
+            raise ValueError(f"kernel {self.kernel} is even; a convolution needs a middle")
+        return self
 
 
 class Quantiser(nn.Module):

@@ -56,9 +56,7 @@ def load_image(source: Source) -> Image.Image:
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             image = Image.open(io.BytesIO(data), formats=IMAGE_FORMATS)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
-        raise UserError(
-            f"{name}: more than {MAX_PIXELS // 1_000_000} million pixels; make it smaller"
-        ) from None
+        raise UserError(f"{name}: more than {MAX_PIXELS // 1_000_000} million pixels; make it smaller") from None
     except Exception:
         known = ", ".join(IMAGE_FORMATS[:4])
         raise UserError(f"{name}: not a picture that can be read; give {known} or the like") from None

@@ -61,9 +61,7 @@ def mel_filters(cfg: MelConfig) -> torch.Tensor:
 
     mels = torch.linspace(to_mel(cfg.f_min), to_mel(cfg.f_max), cfg.n_mels + 2, dtype=torch.float64)
     edges = torch.where(mels < 15, mels * linear, 1000 * torch.exp((mels - 15) * step))  # [n_mels + 2] Hz
-    bins = torch.linspace(0, cfg.sample_rate / 2, cfg.n_fft // 2 + 1, dtype=torch.float64)[
-        :, None
-    ]  # [F, 1] Hz
+    bins = torch.linspace(0, cfg.sample_rate / 2, cfg.n_fft // 2 + 1, dtype=torch.float64)[:, None]  # [F, 1] Hz
     rise = (bins - edges[:-2]) / (edges[1:-1] - edges[:-2])
     fall = (edges[2:] - bins) / (edges[2:] - edges[1:-1])
     return torch.minimum(rise, fall).clamp(min=0).float()

@@ -80,8 +80,9 @@ def limits(p: Params) -> Iterator[tuple[str, float, str, float]]:
     patches = p.vision_encoder.image_size // p.vision_encoder.patch_size
     yield "fusion.image_grid", p.fusion.image_grid, "the patches on a side of vision_encoder", patches
     yield "a_thinker.context", p.a_thinker.context, "thinker.context", p.thinker.context
-    seconds = p.audio_encoder.positions * 8 / FRAMES_A_SECOND
-    yield "speech.max_seconds", p.speech.max_seconds, "the seconds that audio_encoder.positions hold", seconds
+    heard, spoken = p.audio_encoder.positions * 8 / FRAMES_A_SECOND, p.talker.frames * 2 / FRAMES_A_SECOND
+    yield "speech.max_seconds", p.speech.max_seconds, "the seconds that audio_encoder.positions hold", heard
+    yield "speech.max_seconds", p.speech.max_seconds, "the seconds that talker.frames hold", spoken
 
 
 def check(p: Params, where: str) -> None:

@@ -22,9 +22,7 @@ from muomni.errors import UserError
 MAX_FILE_BYTES = 500_000_000
 MAX_SECONDS = 600.0  # audio and video; what the model can use is less, and the context budget cuts it further
 # Containers for PyAV. Playlists (HLS, DASH, concat) are left out: they would open further addresses.
-CONTAINERS = (
-    "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,flv,asf,mpeg,mpegts,gif,ogg,mp3,wav,flac,aac,aiff,caf,amr"
-)
+CONTAINERS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,flv,asf,mpeg,mpegts,gif,ogg,mp3,wav,flac,aac,aiff,caf,amr"
 
 Source = str | os.PathLike[str] | bytes
 Samples = npt.NDArray[np.float32]
@@ -56,9 +54,7 @@ def _read_file(path: Path, kind: str) -> tuple[bytes, str]:
         return path.read_bytes(), str(path)
     except (OSError, ValueError) as error:  # ValueError: a NUL in the name
         reason = getattr(error, "strerror", None) or str(error)
-        raise UserError(
-            f"{path!s:.200}: cannot be read ({reason}); check the {kind}'s name and rights"
-        ) from None
+        raise UserError(f"{path!s:.200}: cannot be read ({reason}); check the {kind}'s name and rights") from None
 
 
 def reason(error: BaseException) -> str:
@@ -99,9 +95,7 @@ def load_audio(source: Source, sample_rate: int = 16000) -> Samples:
 
 def _check_seconds(seconds: float, name: str) -> None:
     if seconds > MAX_SECONDS:
-        raise UserError(
-            f"{name}: {seconds:.0f} s is over the limit of {MAX_SECONDS:.0f} s; give a shorter part"
-        )
+        raise UserError(f"{name}: {seconds:.0f} s is over the limit of {MAX_SECONDS:.0f} s; give a shorter part")
 
 
 def _check_whole(data: bytes, name: str) -> None:
@@ -163,9 +157,7 @@ def open_container(data: bytes, name: str, kind: str) -> Any:
     try:
         return av.open(io.BytesIO(data), options={"format_whitelist": CONTAINERS})
     except (av.error.FFmpegError, ValueError, OSError):
-        raise UserError(
-            f"{name}: no {kind} that can be read, or damaged at its start; save it again"
-        ) from None
+        raise UserError(f"{name}: no {kind} that can be read, or damaged at its start; save it again") from None
 
 
 def decoded(container: Any, stream: Any, name: str, kind: str) -> Iterator[Any]:
@@ -200,9 +192,7 @@ def decode_audio(data: bytes, name: str, sample_rate: int, needed: bool) -> Samp
         rate = stream.rate
         # Only the sample format: its own mixing to mono would make float stereo louder by 3 dB.
         to_float = av.AudioResampler(format="fltp", rate=rate)
-        frames = [
-            out for frame in decoded(container, stream, name, "audio") for out in to_float.resample(frame)
-        ]
+        frames = [out for frame in decoded(container, stream, name, "audio") for out in to_float.resample(frame)]
         frames += to_float.resample(None) if frames else []
     parts = [frame.to_ndarray().mean(0) for frame in frames]
     wave = np.concatenate(parts).astype(np.float32) if parts else np.zeros(0, np.float32)

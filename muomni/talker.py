@@ -37,11 +37,13 @@ class TalkerConfig(Section):
 
     @model_validator(mode="after")
     def check(self) -> "TalkerConfig":
-        """Heads divide the width, key/value heads divide the heads."""
+        """Heads divide the width, key/value heads divide the heads, a convolution has a middle."""
         if self.d_model % (2 * self.n_heads):
             raise ValueError(f"d_model {self.d_model} is not a multiple of 2 x n_heads {self.n_heads}")
         if self.n_heads % self.n_kv_heads:
             raise ValueError(f"n_heads {self.n_heads} is not a multiple of n_kv_heads {self.n_kv_heads}")
+        if self.character_kernel % 2 == 0:
+            raise ValueError(f"character_kernel {self.character_kernel} is even; a convolution needs a middle")
         return self
 
 

@@ -17,9 +17,7 @@ def run() -> None:
         index = write_conversations(config, seed, IMAGES, SPEECH, CONCEPTS, folder)
     for split, tasks in index["tasks"].items():
         wanted = getattr(config, split).model_dump()
-        parts = [
-            f"{task} {n}" + (f" of {wanted[task]}" if n < wanted[task] else "") for task, n in tasks.items()
-        ]
+        parts = [f"{task} {n}" + (f" of {wanted[task]}" if n < wanted[task] else "") for task, n in tasks.items()]
         print(f"{split}: {sum(tasks.values())} conversations ({', '.join(parts)})")
 
 

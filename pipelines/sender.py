@@ -7,6 +7,7 @@ crash is safe. Failures are exceptions for the caller, `pipelines.tracking`.
 import json
 import logging
 import os
+import re
 import threading
 from contextlib import suppress
 from pathlib import Path
@@ -91,6 +92,11 @@ def read(path: Path) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
+def tracked_name(name: str) -> str:
+    """A metric's name in the characters that MLflow takes: one it refuses would hold back all points after it."""
+    return re.sub(r"[^\w\-. :/]", "-", name)
+
+
 class Sender:
     """Sends what a state folder holds beyond what was sent before."""
 
@@ -158,10 +164,10 @@ class Sender:
 
         last: dict[str, int] = self.sent["metrics"]
         points = [
-            Metric(name, float(value), int(line["time"] * 1000), line["step"])
+            Metric(tracked_name(name), float(value), int(line["time"] * 1000), line["step"])
             for line in read_metrics(self.folder / METRICS)
             for name, value in line.items()
-            if name not in ("step", "time") and line["step"] > last.get(name, -1)
+            if name not in ("step", "time") and line["step"] > last.get(tracked_name(name), -1)
         ]
         for i in range(0, len(points), BATCH):
             batch = points[i : i + BATCH]

@@ -1,8 +1,10 @@
 """The smallest models that still have every part, for tests only: their weights are random."""
 
 from pathlib import Path
+from typing import TypeVar
 
 import torch
+from torch import nn
 
 from muomni.audio_encoder import AudioEncoderConfig
 from muomni.codec import CodecConfig
@@ -37,9 +39,7 @@ THINKER = ThinkerConfig(
     balance_weight=0.01,
 )
 VISION = VisionEncoderConfig(image_size=32, patch_size=8, d_model=24, n_layers=2, n_heads=2, d_ff=48)
-AUDIO = AudioEncoderConfig(
-    n_mels=128, channels=6, d_model=24, n_layers=2, n_heads=2, d_ff=48, positions=64, slots=4
-)
+AUDIO = AudioEncoderConfig(n_mels=128, channels=6, d_model=24, n_layers=2, n_heads=2, d_ff=48, positions=64, slots=4)
 CODEC = CodecConfig(n_mels=128, code_width=16, codebooks=2, codes=32, decay=0.9, kernel=3)
 TALKER = TalkerConfig(
     codebooks=2,
@@ -82,14 +82,27 @@ def small_tokenizer(folder: Path) -> Tokenizer:
     return train_tokenizer(SENTENCES * 4, THINKER.vocab_size, folder / "tokenizer.model")
 
 
-def small_omni(seed: int = 0, **changes: object) -> Omni:
-    """Random weights, some larger than training starts with, so that every input matters to every output."""
+M = TypeVar("M", bound=nn.Module)
+
+
+@torch.no_grad()
+def enlarge(model: M, factor: float = 5) -> M:
+    """Make the blocks' matrices larger than training starts with, so that attention is sharp and no fault hides."""
+    for name, parameter in model.named_parameters():
+        if parameter.ndim == 2 and "blocks." in name:
+            parameter.mul_(factor)
+    return model
+
+
+def small_omni(seed: int = 0) -> Omni:
+    """Random weights."""
     torch.manual_seed(seed)
-    model = Omni(OMNI.model_copy(update=changes)).eval()
+    model = enlarge(Omni(OMNI).eval())
     with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            if parameter.ndim > 1 and "codebook" not in name:
-                parameter.mul_(3)
+        for part in (model.thinker.embedding, model.thinker.head, model.talker.condition.embedding):
+            part.weight.mul_(10)
+        for part in (*model.talker.code_heads, *model.talker.code_embedding):
+            part.weight.mul_(10)
         # About three frames a character, so that generated speech is short.
         model.talker.advance.bias.fill_(-1.5)
     return model

@@ -69,12 +69,7 @@ def bomb() -> bytes:
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
     header = struct.pack(">IIBBBBB", 100_000, 100_000, 8, 2, 0, 0, 0)
-    return (
-        b"\x89PNG\r\n\x1a\n"
-        + chunk(b"IHDR", header)
-        + chunk(b"IDAT", zlib.compress(b""))
-        + chunk(b"IEND", b"")
-    )
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
 
 
 NAN = sine(0.1)
@@ -237,9 +232,7 @@ def test_bad_sound_leaves_no_file(tmp_path: Path) -> None:
 # Videos
 
 
-@pytest.mark.parametrize(
-    ("fps", "expected"), [(1.0, [0, 1, 2]), (2.0, [0, 0.5, 1, 1.5, 2, 2.5]), (1 / 3, [0])]
-)
+@pytest.mark.parametrize(("fps", "expected"), [(1.0, [0, 1, 2]), (2.0, [0, 0.5, 1, 1.5, 2, 2.5]), (1 / 3, [0])])
 def test_frames_are_taken_at_their_times(fps: float, expected: list[float]) -> None:
     video = load_video(movie_bytes(), fps)
     assert video.times == pytest.approx(expected, abs=0.01)

@@ -38,9 +38,7 @@ def corpus(folder: Path, rate: int = 16000) -> list[dict[str, Any]]:
         (folder / file).parent.mkdir(parents=True, exist_ok=True)
         soundfile.write(folder / file, wave, rate, subtype="PCM_16")
         row = {"id": f"{number:06d}-a", "split": split, "text": f"Tone {number}.", "speaker": "hibari"}
-        rows.append(
-            {**row, "kind": "own", "key": f"tone-{number}", "seconds": round(seconds, 3), "file": file}
-        )
+        rows.append({**row, "kind": "own", "key": f"tone-{number}", "seconds": round(seconds, 3), "file": file})
     (folder / "utterances.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     return rows
 
@@ -56,9 +54,7 @@ def test_every_recording_is_there_with_its_frames(tmp_path: Path) -> None:
     assert len(found) == len(rows) and index["speakers"]["test"]["hibari"]["samples"] == 2
     for row in rows:
         split, sample = found[row["id"]]
-        wave, _ = soundfile.read(
-            io.BytesIO((tmp_path / "speech" / row["file"]).read_bytes()), dtype="float32"
-        )
+        wave, _ = soundfile.read(io.BytesIO((tmp_path / "speech" / row["file"]).read_bytes()), dtype="float32")
         assert split == row["split"]
         assert sample["json"] == {key: row[key] for key in ("text", "speaker", "seconds", "kind", "key")}
         assert sample["npy"].dtype == np.float16 and sample["npy"].shape == (

@@ -52,9 +52,7 @@ def tone(seconds: float, rate: int = 16000) -> np.ndarray:
 def write_concepts(folder: Path) -> Path:
     path = folder / "concepts.jsonl"
     rows = [{"name": concept.name, "scene": concept.scene} for concept in select_concepts(40, 20)]
-    path.write_text(
-        "".join(json.dumps(row) + "\n" for row in [*rows, {"name": "my cat rex", "scene": False}])
-    )
+    path.write_text("".join(json.dumps(row) + "\n" for row in [*rows, {"name": "my cat rex", "scene": False}]))
     return path
 
 
@@ -69,9 +67,7 @@ def test_no_sentence_or_combination_is_in_two_splits_whatever_the_speaker() -> N
             splits.setdefault(about, set()).add(item.split)
         assert item.split == combination_split(content_key(item.text), 0)
     assert all(len(found) == 1 for found in splits.values())
-    speakers = {
-        split: {item.speaker for item in made if item.split == split} for split in ("train", "valid", "test")
-    }
+    speakers = {split: {item.speaker for item in made if item.split == split} for split in ("train", "valid", "test")}
     for split, found in speakers.items():
         assert found == {"hibari", "espeak:en-us+f2", "espeak:en+m3"}, split
     share = sum(item.speaker != "hibari" for item in made) / 900
@@ -111,9 +107,7 @@ def test_clean_trims_normalises_and_resamples() -> None:
         clean(np.array([0.1, np.nan], np.float32), 16000, 16000)
 
 
-@pytest.mark.parametrize(
-    ("text", "can"), [("A dog.", True), ("7", True), ("...", False), ("", False), ("—", False)]
-)
+@pytest.mark.parametrize(("text", "can"), [("A dog.", True), ("7", True), ("...", False), ("", False), ("—", False)])
 def test_speakable(text: str, can: bool) -> None:
     assert speakable(text) is can
 
@@ -191,14 +185,10 @@ def test_own_sentence_by_two_speakers_stays_in_one_split(tmp_path: Path) -> None
     lines = []
     for number in range(60):
         lines.append(
-            json.dumps(
-                {"file": "0.wav", "text": f"Here is the word {'xyz'[number % 3] * number}.", "speaker": "a"}
-            )
+            json.dumps({"file": "0.wav", "text": f"Here is the word {'xyz'[number % 3] * number}.", "speaker": "a"})
         )
         lines.append(
-            json.dumps(
-                {"file": "1.wav", "text": f"here is a word {'xyz'[number % 3] * number}", "speaker": "b"}
-            )
+            json.dumps({"file": "1.wav", "text": f"here is a word {'xyz'[number % 3] * number}", "speaker": "b"})
         )
     folder = own_folder(tmp_path / "own", "\n".join(lines), "metadata.jsonl")
     made = folder_utterances(folder, 0, BadSamples(0.0, "speech"))

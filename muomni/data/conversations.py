@@ -24,9 +24,7 @@ class TaskCounts(Section):
     world: int = Field(ge=0, description="questions without a picture: kinds, attributes, comparisons")
     dictation: int = Field(ge=0, description="a recording, written down")
     read_aloud: int = Field(ge=0, description="a sentence, spoken")
-    spoken_scene: int = Field(
-        ge=0, description="a picture and a spoken question, answered in text and speech"
-    )
+    spoken_scene: int = Field(ge=0, description="a picture and a spoken question, answered in text and speech")
     spoken_world: int = Field(ge=0, description="a spoken question, answered in text and speech")
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from muomni.data.grammar import QA, is_right
 from muomni.data.pictures import decode_picture
 from muomni.data.shards import read_shards
 from muomni.mel import MelConfig, log_mel
@@ -41,6 +42,10 @@ class Dialogue:
     def answer(self) -> str:
         """What the assistant says last."""
         return "".join(part["text"] for part in self.messages[-1]["content"])
+
+    def is_right(self, answer: str) -> bool:
+        """Whether an answer states the fact that was asked for; see `muomni.data.grammar.is_right`."""
+        return is_right(QA(self.kind, "", self.answer, tuple(self.targets), ""), answer)
 
 
 class Dialogues:

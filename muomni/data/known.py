@@ -24,7 +24,5 @@ def read_concepts(path: str | Path) -> list[Concept]:
             concept = known[row["name"]]
             found[concept.name] = replace(concept, scene=bool(row["scene"]))
     if not found:
-        raise UserError(
-            f"{path}: none of its names is in muomni/data/concepts.csv; sentences need such names"
-        )
+        raise UserError(f"{path}: none of its names is in muomni/data/concepts.csv; sentences need such names")
     return list(found.values())

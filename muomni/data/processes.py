@@ -28,9 +28,7 @@ def _end_with_parent() -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
-def in_processes(
-    work: Callable[..., Result], tasks: Sequence[Task], workers: int, *args: Any
-) -> Iterator[Result]:
+def in_processes(work: Callable[..., Result], tasks: Sequence[Task], workers: int, *args: Any) -> Iterator[Result]:
     """Yield ``work(task, *args)`` for each task, in the order of the tasks.
 
     Args:

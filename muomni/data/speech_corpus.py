@@ -40,15 +40,11 @@ class SpeechConfig(Section):
     """Section ``speech``."""
 
     source: Literal["embedded", "folder"] = Field(description="packages' voices, or your own recordings")
-    path: str = Field(
-        description="your own: a folder with metadata.csv or metadata.jsonl (file, text, speaker)"
-    )
+    path: str = Field(description="your own: a folder with metadata.csv or metadata.jsonl (file, text, speaker)")
     sentences: int = Field(ge=1, le=1_000_000, description="sentences of the clear voice")
     speed_min: float = Field(ge=0.5, le=2, description="slowest pace of the clear voice, 1 is its own")
     speed_max: float = Field(ge=0.5, le=2, description="fastest pace of the clear voice")
-    espeak_fraction: float = Field(
-        ge=0, le=1, description="share of sentences that a further speaker says too"
-    )
+    espeak_fraction: float = Field(ge=0, le=1, description="share of sentences that a further speaker says too")
     espeak_voices: list[str] = Field(description="the further speakers, voices of eSpeak NG such as en-us+f2")
     sample_rate: int = Field(ge=8000, le=48000, description="samples a second of every recording, Hz")
     max_seconds: float = Field(gt=0, le=60, description="longer recordings are set aside")
@@ -147,13 +143,9 @@ def _metadata(folder: Path) -> Iterator[dict[str, Any]]:
             else [json.loads(line) for line in text.splitlines() if line.strip()]
         )
     except FileNotFoundError:
-        raise UserError(
-            f"{folder}: has neither metadata.csv nor metadata.jsonl (file, text, speaker)"
-        ) from None
+        raise UserError(f"{folder}: has neither metadata.csv nor metadata.jsonl (file, text, speaker)") from None
     except (ValueError, OSError, csv.Error) as error:
-        raise UserError(
-            f"{path}: cannot be read ({' '.join(str(error).split())}); write it as UTF-8"
-        ) from None
+        raise UserError(f"{path}: cannot be read ({' '.join(str(error).split())}); write it as UTF-8") from None
     for number, row in enumerate(rows, 1):
         if not isinstance(row, dict) or "file" not in row or "text" not in row:
             raise UserError(f"{path}: row {number} lacks 'file' or 'text'; name both columns")

@@ -112,9 +112,15 @@ def espeak(voice: str, texts: Sequence[tuple[str, int]]) -> Iterator[tuple[Sampl
         UserError: if the package is missing or there is no such voice.
     """
     library, data = _library()
-    variant = voice.partition("+")[2]
-    if variant and not (Path(data) / "voices" / "!v" / variant).is_file():  # it would take another in silence
-        raise UserError(f"speech.espeak_voices: eSpeak NG has no variant '{variant}'; try en-us+f2 or en+m3")
+    # It would take another voice in silence for a name that it does not have.
+    language, _, variant = voice.partition("+")
+    languages = {path.name.lower() for path in (Path(data) / "lang").rglob("*") if path.is_file()}
+    if language.lower() not in languages or (variant and not (Path(data) / "voices/!v" / variant).is_file()):
+        english = ", ".join(sorted(name for name in languages if name.startswith("en")))
+        raise UserError(
+            f"speech.espeak_voices: eSpeak NG has no voice '{voice}'; use one of {english} with a variant "
+            "such as +f2 or +m3"
+        )
     heard: list[npt.NDArray[np.int16]] = []
 
     def hear(samples: Any, number: int, _events: Any) -> int:
@@ -130,7 +136,7 @@ def espeak(voice: str, texts: Sequence[tuple[str, int]]) -> Iterator[tuple[Sampl
         library.espeak_SetSynthCallback(callback)
         library.espeak_ng_SetRandSeed(ctypes.c_long(1))
         if library.espeak_SetVoiceByName(voice.encode()) != 0:
-            raise UserError(f"speech.espeak_voices: eSpeak NG has no voice '{voice}'; try en-us+f2 or en+m3")
+            raise UserError(f"speech.espeak_voices: eSpeak NG cannot load the voice '{voice}'; choose another")
         for text, pace in texts:
             heard.clear()
             library.espeak_SetParameter(_RATE, pace, 0)

@@ -47,7 +47,7 @@ class ThinkerTask:
     def batch(self, step: int, micro: int, rng: torch.Generator) -> tuple[Tensor, Tensor]:
         """Inputs and targets ``[B, T]``, the targets one token later."""
         return self.train.batch_at(
-            step * self.cfg.accumulate + micro, self.cfg.batch_size, self.cfg.context, self.seed
+            self.cfg.number(step, micro), self.cfg.batch_size, self.cfg.context, self.seed
         )
 
     def loss(self, batch: tuple[Tensor, Tensor], step: int) -> tuple[Tensor, dict[str, float | Tensor]]:

@@ -54,7 +54,7 @@ class AudioTask:
 
     def batch(self, step: int, micro: int, rng: torch.Generator) -> dict[str, Any]:
         """Log-mels with hidden bands and stretches (Park et al., 2019), and their characters."""
-        rows = [self.train[i] for i in self.buckets.at(step * self.cfg.accumulate + micro)]
+        rows = [self.train[i] for i in self.buckets.at(self.cfg.number(step, micro))]
         mels, lengths = collate_mels([r.mel for r in rows])
         mean = self.encoder.standardise.mean.cpu()
         for mel, length in zip(mels, lengths.tolist(), strict=True):
@@ -102,7 +102,7 @@ class AudioTask:
         scores = {"cer": character_error_rate([p[1] for p in pairs], [p[2] for p in pairs])}
         for speaker in sorted({p[0] for p in pairs}):
             mine = [p for p in pairs if p[0] == speaker]
-            scores[f"cer_{speaker}"] = character_error_rate([p[1] for p in mine], [p[2] for p in mine])
+            scores[f"cer_{label(speaker)}"] = character_error_rate([p[1] for p in mine], [p[2] for p in mine])
         return scores
 
     def samples(self, step: int, folder: Path) -> None:
@@ -116,3 +116,8 @@ def hidden(size: int, widest: int, rng: torch.Generator) -> tuple[int, int]:
     """A random stretch to hide: its start and width."""
     width = int(torch.randint(min(widest, size - 1) + 1, (), generator=rng)) if size > 1 else 0
     return int(torch.randint(size - width + 1, (), generator=rng)), width
+
+
+def label(speaker: str) -> str:
+    """A speaker as part of a metric's name: ``espeak:en+m3`` as ``espeak-en-m3``."""
+    return "".join(c if c.isalnum() else "-" for c in speaker)

@@ -111,7 +111,7 @@ class VisionTask:
     def batch(self, step: int, micro: int, rng: torch.Generator) -> dict[str, Tensor]:
         """Pictures moved a little and with other colours, their captions, and their objects."""
         size, total = self.cfg.batch_size, len(self.train)
-        first = (step * self.cfg.accumulate + micro) * size
+        first = self.cfg.number(step, micro) * size
         picks = [int(self.order(i // total)[i % total]) for i in range(first, first + size)]
         rows = [self.train[i] for i in picks]
         batch = self.collate(rows)

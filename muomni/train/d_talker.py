@@ -81,7 +81,7 @@ class TalkerTask:
 
     def batch(self, step: int, micro: int, rng: torch.Generator) -> dict[str, Tensor]:
         """Utterances of similar length."""
-        rows = [self.train[i] for i in self.buckets.at(step * self.cfg.accumulate + micro)]
+        rows = [self.train[i] for i in self.buckets.at(self.cfg.number(step, micro))]
         batch = self.collate(rows, self.cfg.code_noise, rng)
         keep = torch.rand(len(rows), generator=rng) >= self.cfg.state_dropout
         return batch | {"keep": keep.float()}

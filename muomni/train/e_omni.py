@@ -19,7 +19,6 @@ from muomni.data.batches import Buckets, pad
 from muomni.data.dialogues import Dialogue, Dialogues, Mixture
 from muomni.data.speech import load_recordings
 from muomni.errors import UserError
-from muomni.evaluate.answers import is_right
 from muomni.evaluate.text_scores import character_error_rate
 from muomni.fusion import fuse, lay_out
 from muomni.media import save_audio
@@ -150,10 +149,10 @@ class OmniTask:
 
     def batch(self, step: int, micro: int, rng: torch.Generator) -> dict[str, Any]:
         """Conversations of similar length, and now and then utterances for the Talker."""
-        number = step * self.cfg.accumulate + micro
+        number = self.cfg.number(step, micro)
         batch = self.collate([self.train[i] for i in self.mixture.at(number)], "train")
         if self.cfg.talker_every and step % self.cfg.talker_every == 0:
-            turn = (step // self.cfg.talker_every) * self.cfg.accumulate + micro
+            turn = self.cfg.number(step // self.cfg.talker_every, micro)
             rows = [self.utterances[i] for i in self.buckets.at(turn)]
             speech = collate_utterances(rows, self.omni.talker.cfg.codes, self.cfg.code_noise, rng)
             ids = [torch.tensor([self.tokenizer.assistant, *u.ids, self.tokenizer.end]) for u in rows]
@@ -244,9 +243,7 @@ class OmniTask:
                 said = [normalise(s.dialogue.answer) for s in rows]
                 scores[f"cer_{task}"] = character_error_rate(said, [normalise(a) for a in answers])
             else:
-                right = [
-                    is_right(s.dialogue.kind, a, s.dialogue.targets) for s, a in zip(rows, answers, strict=True)
-                ]
+                right = [s.dialogue.is_right(a) for s, a in zip(rows, answers, strict=True)]
                 scores[f"accuracy_{task}"] = sum(right) / len(right)
         return {"loss": sum(losses) / len(losses), **scores}
 

@@ -9,6 +9,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from muomni.config import Section
+from muomni.train.parallel import world
 
 
 class TrainConfig(Section):
@@ -27,6 +28,10 @@ class TrainConfig(Section):
     save_every: int = Field(ge=1, description="steps between saved states")
     checkpointing: bool = Field(description="recompute activations in the backward pass to save memory")
     max_bad_steps: int = Field(ge=0, description="NaN or infinite steps in a row that are skipped, not fatal")
+
+    def number(self, step: int, micro: int) -> int:
+        """The number of a micro-batch counted over all steps and processes, for data in a fixed order."""
+        return step * self.accumulate * world()[1] + micro
 
 
 class Task(Protocol):

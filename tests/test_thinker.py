@@ -1,0 +1,155 @@
+"""The Thinker: cache, padding, loss, targets, mixture of experts."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from small_models import THINKER, enlarge
+
+from muomni import thinker as thinker_file
+from muomni.config import parse
+from muomni.errors import UserError
+from muomni.thinker import Thinker, ThinkerConfig
+
+
+def make(**changes: object) -> Thinker:
+    torch.manual_seed(0)
+    model = enlarge(Thinker(THINKER.model_copy(update=changes)).eval())
+    with torch.no_grad():
+        model.embedding.weight.mul_(10)
+        model.head.weight.mul_(1 if model.head.weight is model.embedding.weight else 10)
+    return model
+
+
+def ids(*shape: int, seed: int = 0) -> torch.Tensor:
+    return torch.randint(THINKER.vocab_size, shape, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.mark.parametrize("experts", [0, 4])
+@torch.no_grad()
+def test_cached_equals_uncached_token_by_token_and_in_chunks(experts: int) -> None:
+    model, tokens = make(n_experts=experts, experts_per_token=2), ids(2, 24)
+    x = model.embed(tokens)
+    whole = model.logits(model(x))
+    for prefill, step in ((1, 1), (10, 1), (10, 7), (23, 1)):
+        cache = model.new_cache(2, 24)
+        parts = [model(x[:, :prefill], cache)]
+        for at in range(prefill, 24, step):
+            parts.append(model(x[:, at : at + step], cache))
+        assert cache.length == 24
+        torch.testing.assert_close(model.logits(torch.cat(parts, 1)), whole, atol=1e-5, rtol=1e-5)
+
+
+@torch.no_grad()
+def test_the_first_token_reaches_the_last_logits_through_the_cache() -> None:
+    model, tokens = make(), ids(1, 16)
+    logits = []
+    for first in (int(tokens[0, 0]), (int(tokens[0, 0]) + 1) % THINKER.vocab_size):
+        tokens[0, 0] = first
+        cache = model.new_cache(1, 16)
+        for at in range(16):
+            state = model(model.embed(tokens[:, at : at + 1]), cache)
+        logits.append(model.logits(state))
+    assert (logits[0] - logits[1]).abs().max() > 1e-4
+
+
+@torch.no_grad()
+def test_right_padding_changes_nothing() -> None:
+    model, tokens = make(), ids(3, 20)
+    alone = model(model.embed(tokens[:1, :13]))
+    tokens[0, 13:] = 0
+    torch.testing.assert_close(model(model.embed(tokens))[:1, :13], alone, atol=1e-5, rtol=1e-5)
+
+
+def test_chunked_loss_and_gradients_equal_plain_cross_entropy(monkeypatch: pytest.MonkeyPatch) -> None:
+    targets = ids(3, 11, seed=1)
+    targets[0, :5] = -100
+    targets[2] = -100
+    found = {}
+    for name, limit in (("plain", 1 << 24), ("chunks", 5 * THINKER.vocab_size)):  # 17 targets in chunks of 5
+        monkeypatch.setattr(thinker_file, "CHUNK_LOGITS", limit)
+        model = make()
+        loss = model.loss(model(model.embed(ids(3, 11))), targets)
+        loss.backward()
+        found[name] = (loss, [p.grad for p in model.parameters()])
+    model = make()
+    logits = model.logits(model(model.embed(ids(3, 11))))
+    wanted = F.cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=-100)
+    for loss, _ in found.values():
+        torch.testing.assert_close(loss, wanted)
+    for one, other in zip(found["plain"][1], found["chunks"][1], strict=True):
+        torch.testing.assert_close(one, other, atol=1e-6, rtol=1e-4)
+
+
+def test_chunks_never_hold_more_logits_than_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(thinker_file, "CHUNK_LOGITS", 4 * THINKER.vocab_size)
+    model, largest = make(), []
+    model.head.register_forward_hook(lambda module, args, out: largest.append(out.numel()))
+    model.loss(model(model.embed(ids(4, 30))), ids(4, 30)).backward()
+    assert max(largest) == 4 * THINKER.vocab_size
+
+
+def test_loss_without_targets_is_zero_and_not_nan() -> None:
+    model = make()
+    loss = model.loss(model(model.embed(ids(1, 4))), torch.full((1, 4), -100))
+    assert float(loss.detach()) == 0
+    loss.backward()
+
+
+def test_targets_are_scored_where_they_stand() -> None:
+    """States at t against targets[t]: a second shift in the loss would score another token."""
+    model, targets = make(), ids(1, 9, seed=3)
+    states = torch.zeros(1, 9, THINKER.d_model)
+    states[0, :, :9] = torch.eye(9) * 40  # position t points at dimension t
+    with torch.no_grad():
+        model.head.weight.zero_()
+        model.head.weight[targets[0], torch.arange(9)] = 1
+    assert float(model.loss(states, targets)) < 1e-3
+    assert float(model.loss(states[:, 1:], targets[:, :-1])) > 5
+
+
+def test_it_learns_to_say_the_next_token_of_a_sequence() -> None:
+    torch.manual_seed(0)
+    model, tokens = Thinker(THINKER).train(), torch.randperm(THINKER.vocab_size)[:20][None]
+    optimiser = torch.optim.AdamW(model.parameters(), 1e-2)
+    for _ in range(60):
+        optimiser.zero_grad()
+        loss = model.loss(model(model.embed(tokens[:, :-1])), tokens[:, 1:])
+        loss.backward()
+        optimiser.step()
+    with torch.no_grad():
+        said = model.logits(model(model.embed(tokens[:, :-1]))).argmax(-1)
+    assert float(loss) < 0.05 and torch.equal(said, tokens[:, 1:])
+
+
+def test_tied_head_is_the_embedding_and_counts_once() -> None:
+    tied, untied = make(tie_embeddings=True), make()
+    assert tied.head.weight is tied.embedding.weight
+    size = sum(p.numel() for p in untied.parameters()) - sum(p.numel() for p in tied.parameters())
+    assert size == THINKER.vocab_size * THINKER.d_model
+
+
+def test_balance_loss_is_weighted_and_dense_models_have_none() -> None:
+    x = torch.randn(2, 8, THINKER.d_model, generator=torch.Generator().manual_seed(0))
+    dense, mixture = make(), make(n_experts=4, experts_per_token=2, balance_weight=0.5)
+    dense(x), mixture(x)
+    assert dense.balance_loss() is None
+    loss = mixture.balance_loss()
+    assert loss is not None and 0.5 * 0.9 < float(loss) < 0.5 * 4
+    loss.backward()
+    assert all(b.feed_forward.router.weight.grad.abs().max() > 0 for b in mixture.stack.blocks)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"n_heads": 3}, "not a multiple"),
+        ({"n_kv_heads": 3}, "not a multiple"),
+        ({"n_experts": 2, "experts_per_token": 4}, "exceeds"),
+        ({"vocab_size": 3}, "vocab_size"),
+        ({"d_model": "wide"}, "d_model"),
+        ({"layers": 3}, "unknown key"),
+    ],
+)
+def test_bad_shapes_are_refused_by_name(changes: dict, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        parse(ThinkerConfig, THINKER.model_dump() | changes, "params.yaml: thinker")
