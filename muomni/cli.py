@@ -22,6 +22,11 @@ class Parser(argparse.ArgumentParser):
         """Raise instead of printing the usage."""
         raise UserError(f"{message}; see `{self.prog} --help`")
 
+    def exit(self, status: int = 0, message: str | None = None) -> NoReturn:
+        """After --help and --version; a reader that has gone shows here, not while Python shuts down."""
+        sys.stdout.flush()
+        super().exit(status, message)
+
 
 def number(kind: Callable[[str], float], low: float, high: float) -> Callable[[str], float]:
     """An option's type: a number between two bounds, both allowed."""

@@ -4,6 +4,8 @@ A linear encoder, two codebooks and one convolution as decoder, 49,344 parameter
 are learned by moving averages of the vectors that choose them, and codes that nobody chooses are moved to data.
 """
 
+from typing import cast
+
 import torch
 import torch.nn.functional as F
 from pydantic import Field, model_validator
@@ -88,15 +90,18 @@ class Codec(nn.Module):
         self.cfg = cfg
         self.standardise = Standardise(cfg.n_mels)
         self.encoder = nn.Linear(cfg.n_mels, cfg.code_width)
-        self.quantisers = nn.ModuleList(
-            Quantiser(cfg.codes, cfg.code_width, cfg.decay) for _ in range(cfg.codebooks)
-        )
+        self.quantisers = nn.ModuleList(Quantiser(cfg.codes, cfg.code_width, cfg.decay) for _ in range(cfg.codebooks))
         self.decoder = nn.Conv1d(cfg.code_width, cfg.n_mels, cfg.kernel, padding=cfg.kernel // 2)
+
+    @property
+    def books(self) -> list[Quantiser]:
+        """The codebooks in order."""
+        return cast(list[Quantiser], list(self.quantisers))
 
     def quantise(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """Encoded frames ``[..., W]`` to codes ``[..., Q]`` int64 and the sum of their vectors ``[..., W]``."""
         codes, total = [], torch.zeros_like(z)
-        for quantiser in self.quantisers:
+        for quantiser in self.books:
             code = quantiser.nearest(z - total)
             codes.append(code)
             total = total + F.embedding(code, quantiser.codebook)
@@ -115,7 +120,7 @@ class Codec(nn.Module):
     def decode(self, codes: Tensor) -> Tensor:
         """Codes ``[B, T, Q]`` of recordings without padding to log-mel ``[B, T, M]`` at 50 Hz."""
         vectors = torch.stack(
-            [F.embedding(codes[..., q], quantiser.codebook) for q, quantiser in enumerate(self.quantisers)]
+            [F.embedding(codes[..., q], quantiser.codebook) for q, quantiser in enumerate(self.books)]
         ).sum(0)
         return self.standardise.inverse(self.reconstruct(vectors))
 
@@ -124,7 +129,7 @@ class Codec(nn.Module):
         with torch.no_grad():
             self.standardise.measure(mel)
             rest = self.encoder(self.standardise(mel))
-            for quantiser in self.quantisers:
+            for quantiser in self.books:
                 quantiser.start(rest, rng)
                 rest = rest - F.embedding(quantiser.nearest(rest), quantiser.codebook)
 
@@ -149,7 +154,7 @@ class Codec(nn.Module):
         z = self.encoder(target)
         total, codes = torch.zeros_like(z), []
         commit = z.new_zeros(())
-        for quantiser in self.quantisers:
+        for quantiser in self.books:
             rest = z - total
             code = quantiser.nearest(rest.detach())
             vector = F.embedding(code, quantiser.codebook)

@@ -77,6 +77,12 @@ def load_params(path: str | Path = "params.yaml") -> dict[str, Any]:
     return params
 
 
+def short(value: object) -> str:
+    """A value as a message shows it."""
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."
+
+
 def parse(cls: type[S], values: Any, where: str) -> S:
     """Check a mapping against a section's types and bounds.
 
@@ -92,13 +98,24 @@ def parse(cls: type[S], values: Any, where: str) -> S:
         return cls.model_validate(values)
     except ValidationError as error:
         first = error.errors()[0]
-        key = ".".join(str(part) for part in first["loc"])
-        name = f"{where}.{key}" if key else where
+        *parents, last = ("", *(str(part) for part in first["loc"]))
+        key = ".".join((*parents, last)).removeprefix(".")
+        name = f"{where}{'.' if ': ' in where else ': '}{key}" if key else where
         if first["type"] == "extra_forbidden":
-            raise UserError(f"{name}: unknown key{near(key, list(cls.model_fields))}") from None
+            raise UserError(f"{name}: unknown key{near(last, keys_at(cls, parents[1:]))}") from None
         if first["type"] == "missing":
             raise UserError(f"{name}: missing") from None
-        raise UserError(f"{name}: {first['msg']}, got {first['input']!r}") from None
+        raise UserError(f"{name}: {first['msg']}, got {short(first['input'])}") from None
+
+
+def keys_at(cls: type[BaseModel], path: list[str]) -> list[str]:
+    """The keys of a section's subsection."""
+    for part in path:
+        inner = cls.model_fields[part].annotation if part in cls.model_fields else None
+        if not (isinstance(inner, type) and issubclass(inner, BaseModel)):
+            return []
+        cls = inner
+    return list(cls.model_fields)
 
 
 def section(cls: type[S], name: str, path: str | Path = "params.yaml") -> S:

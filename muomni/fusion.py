@@ -71,14 +71,12 @@ class Plan:
 
     def __str__(self) -> str:
         parts = ", ".join(f"{kind} {count}" for kind, count in self.positions.items() if count)
-        cut = f"; {self.dropped_turns} old turns left out" if self.dropped_turns else ""
+        cut = f"; {self.dropped_turns} old messages left out" if self.dropped_turns else ""
         cut += f"; {self.dropped_audio / 12.5:.1f} s of audio cut" if self.dropped_audio else ""
         return f"context {self.context}: {parts}, answer up to {self.answer}{cut}"
 
 
-def plan(
-    turns: Sequence[Sequence[tuple[str, int]]], context: int, reserve: int
-) -> tuple[int, list[list[int]], Plan]:
+def plan(turns: Sequence[Sequence[tuple[str, int]]], context: int, reserve: int) -> tuple[int, list[list[int]], Plan]:
     """Fit a conversation into the context: old turns go first, then the ends of long recordings.
 
     Args:

@@ -120,9 +120,7 @@ def chat(args: argparse.Namespace) -> int:
     if alone:
         return converse(session, args)
     answer = show(
-        session.ask(
-            args.text, args.image, args.video, args.audio_in, speak=target is not None, **generation(args)
-        ),
+        session.ask(args.text, args.image, args.video, args.audio_in, speak=target is not None, **generation(args)),
         args.stream,
     )
     if target is not None:
@@ -260,10 +258,7 @@ def say_text(args: argparse.Namespace) -> int:
     """Write a text as speech."""
     target = check_output(args.audio_out)
     model, tokenizer = load(args)
-    waves = [
-        event.wave
-        for event in tqdm(say(model, tokenizer, args.text, args.seed), desc="sentences", leave=False)
-    ]
+    waves = [event.wave for event in tqdm(say(model, tokenizer, args.text, args.seed), desc="sentences", leave=False)]
     write_sound(target, torch.cat(waves), model.cfg.mel.sample_rate)
     return 0
 

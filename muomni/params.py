@@ -18,6 +18,7 @@ from muomni.data.speech_corpus import SpeechConfig
 from muomni.data.text_corpus import TextConfig
 from muomni.device import DeviceConfig
 from muomni.errors import UserError
+from muomni.evaluate.config import EvaluateConfig
 from muomni.mel import MelConfig
 from muomni.omni import FusionConfig
 from muomni.talker import TalkerConfig
@@ -60,8 +61,8 @@ class Params(Section):
     d_codec: CodecStageConfig
     d_talker: TalkerStageConfig
     e_omni: OmniStageConfig
-    evaluate: dict[str, Any]
-    registry: dict[str, Any]
+    evaluate: EvaluateConfig | None = None
+    registry: dict[str, Any] = Field(default_factory=dict)
 
 
 def equals(p: Params) -> Iterator[tuple[str, int, str, int]]:

@@ -87,7 +87,7 @@ def speak(
     ids: Sequence[int],
     states: Tensor,
     rng: torch.Generator,
-    temperature: float = 0.5,
+    temperature: float | None = None,
 ) -> Iterator[Spoken]:
     """Say a text in the Talker's voice.
 
@@ -97,7 +97,7 @@ def speak(
         ids: the text's tokens.
         states: the Thinker's state after reading each, ``[n, D]``.
         rng: source of the codes, on the CPU.
-        temperature: of the codes; 0 takes the likeliest.
+        temperature: of the codes, by default the configured one; 0 takes the likeliest.
 
     Yields:
         Each sentence; those without a letter or digit are passed over.

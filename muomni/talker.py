@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from muomni.audio_encoder import CHARACTERS, normalise_with_offsets
 from muomni.config import Section
-from muomni.layers import Block, Stack, SwiGLU, initialise
+from muomni.layers import Block, KVCache, Stack, SwiGLU, initialise
 
 SPACE = CHARACTERS.index(" ")
 PADDING = len(CHARACTERS)
@@ -34,6 +34,7 @@ class TalkerConfig(Section):
     character_width: int = Field(ge=4, le=1024, description="width of the characters' convolution")
     character_layers: int = Field(ge=1, le=8, description="convolutions over the characters")
     character_kernel: int = Field(ge=1, le=15, description="characters that one convolution sees")
+    temperature: float = Field(ge=0, le=5, description="of the codes when it speaks; 0 takes the likeliest")
 
     @model_validator(mode="after")
     def check(self) -> "TalkerConfig":
@@ -98,9 +99,7 @@ class Talker(nn.Module):
         super().__init__()
         self.cfg = cfg
         # One more entry a codebook stands for "no frame yet".
-        self.code_embedding = nn.ModuleList(
-            nn.Embedding(cfg.codes + 1, cfg.d_model) for _ in range(cfg.codebooks)
-        )
+        self.code_embedding = nn.ModuleList(nn.Embedding(cfg.codes + 1, cfg.d_model) for _ in range(cfg.codebooks))
         blocks = [
             Block(cfg.d_model, cfg.n_heads, cfg.n_kv_heads, SwiGLU(cfg.d_model, cfg.d_ff), causal=True)
             for _ in range(cfg.n_layers)
@@ -121,7 +120,7 @@ class Talker(nn.Module):
         character_states: Tensor,  # [B, N, D]
         position: Tensor,  # [B, T] int64, the character that each frame is on
         stay: Tensor,  # [B, T] int64, frames since that character began
-        cache=None,
+        cache: KVCache | None = None,
     ) -> Tensor:
         """States of frames, ``[B, T, D]``."""
         index = position[..., None].expand(-1, -1, character_states.shape[-1])
@@ -151,7 +150,7 @@ class Talker(nn.Module):
         characters: Tensor,  # [N] int64
         thinker_states: Tensor,  # [N, Dt]
         rng: torch.Generator,
-        temperature: float = 0.5,
+        temperature: float | None = None,
         use_cache: bool = True,
     ) -> tuple[Tensor, Tensor]:
         """Speak: sample frame after frame until the last character is left behind.
@@ -163,12 +162,13 @@ class Talker(nn.Module):
             characters: as `spell` gives them.
             thinker_states: of the token that spells each.
             rng: source of the samples, on the CPU.
-            temperature: of the codes; 0 takes the likeliest.
+            temperature: of the codes, by default the configured one; 0 takes the likeliest.
             use_cache: False recomputes all frames at each step, to check the cache against.
 
         Returns:
             Codes ``[T, Q]`` int64 and the character of each frame ``[T]`` int64.
         """
+        temperature = self.cfg.temperature if temperature is None else temperature
         states = self.condition(characters[None], thinker_states[None])
         device = characters.device
         limit = min(self.cfg.frames, LONGEST_STAY * len(characters))

@@ -58,8 +58,7 @@ class Thinker(nn.Module):
             return SwiGLU(cfg.d_model, cfg.d_ff)
 
         blocks = [
-            Block(cfg.d_model, cfg.n_heads, cfg.n_kv_heads, feed_forward(), causal=True)
-            for _ in range(cfg.n_layers)
+            Block(cfg.d_model, cfg.n_heads, cfg.n_kv_heads, feed_forward(), causal=True) for _ in range(cfg.n_layers)
         ]
         self.embedding = nn.Embedding(cfg.vocab_size, cfg.d_model)
         self.stack = Stack(blocks, cfg.d_model, cfg.context, cfg.rope_theta)

@@ -27,9 +27,7 @@ def run() -> None:
     device, seed = section(DeviceConfig, "device"), scalar("seed")
     run_stage(
         "c-vision-encoder",
-        lambda: VisionTask(
-            cfg, model, load_component(Thinker(thinker), THINKER), Tokenizer(TOKENIZER), SHARDS, seed
-        ),
+        lambda: VisionTask(cfg, model, load_component(Thinker(thinker), THINKER), Tokenizer(TOKENIZER), SHARDS, seed),
         lambda task: [Output(OUT, nn.ModuleDict(task.modules), {"vision_encoder": model})],
         cfg=cfg,
         seed=seed,

@@ -129,9 +129,7 @@ def check_graph(root: Path, write: bool = False) -> list[str]:
 
 def main() -> None:
     """Print the problems; exit code 1 if there are any, 2 if dvc.yaml cannot be read."""
-    parser = argparse.ArgumentParser(
-        description="Compare dvc.yaml with the imports and parameters of its stages."
-    )
+    parser = argparse.ArgumentParser(description="Compare dvc.yaml with the imports and parameters of its stages.")
     parser.add_argument("--write", action="store_true", help="rewrite the deps and params lists of dvc.yaml")
     options = parser.parse_args()
     try:

@@ -1,13 +1,10 @@
 """Fill the README's tables from the metrics: ``python -m pipelines.figures [--check]``.
 
-The figures come from ``metrics/summary.json``: mappings and lists of any depth, in which a mapping with a ``value`` is
-one figure. It may have a ``name`` (else where it stands is its name), ``n`` (the number of samples) and ``command``
-(what makes it). The times come from `pipelines.times`.
+The figures come from ``metrics/summary.json``, ``{name: {"value": ..., "n": ...}}``, the times from `pipelines.times`.
 """
 
 import argparse
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,32 +14,28 @@ from pipelines.run import state_root
 from pipelines.times import read_times
 
 README, SUMMARY = Path("README.md"), Path("metrics/summary.json")
-COMMAND = "dvc repro evaluate"  # of a figure that names none
+COMMAND = "`dvc repro evaluate`"
 
 
-def rows(node: Any, name: str = "") -> Iterator[list[str]]:
-    """Name, value, n and command of every figure, in the summary's order.
+def rows(summary: Any) -> list[list[str]]:
+    """Name, value, n and command of every figure.
 
-    Args:
-        node: the summary or a part of it.
-        name: where the part stands.
+    Raises:
+        UserError: if the summary has no figure, or another form.
     """
-    if isinstance(node, list):
-        for item in node:
-            yield from rows(item, name)
-    elif isinstance(node, dict) and "value" in node:
-        n = "" if node.get("n") is None else f"{node['n']:,}"
-        command = node.get("command") or COMMAND
-        yield [str(node.get("name") or name), shown(node["value"]), n, f"`{command}`"]
-    elif isinstance(node, dict):
-        for key, item in node.items():
-            yield from rows(item, f"{name} {key}".strip())
+    try:
+        found = [
+            [name.replace("_", " "), shown(one["value"]), f"{one['n']:,}", COMMAND] for name, one in summary.items()
+        ]
+    except (AttributeError, KeyError, TypeError, ValueError):
+        found = []
+    if not found:
+        raise UserError(f"{SUMMARY}: holds no figures; run `dvc repro --force evaluate`")
+    return found
 
 
-def shown(value: Any) -> str:
-    """A value as readers want it: four digits of a number, yes or no, else as it is."""
-    if isinstance(value, bool):
-        return "yes" if value else "no"
+def shown(value: float) -> str:
+    """A value in four digits, a count as it is."""
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
@@ -64,8 +57,8 @@ def times(folder: Path) -> str:
     return table(["Stage", "Seconds", "Peak MB", "Command"], body, right=1)
 
 
-def replace(text: str, mark: str, content: str) -> str:
-    """Put content between ``<!-- mark -->`` and ``<!-- /mark -->``.
+def replace(text: str, mark: str, content: str, page: str | Path = README) -> str:
+    """Put content between ``<!-- mark -->`` and ``<!-- /mark -->`` of a page.
 
     Raises:
         UserError: if the markers are not there, or not in this order.
@@ -73,7 +66,7 @@ def replace(text: str, mark: str, content: str) -> str:
     before, begin, rest = text.partition(f"<!-- {mark} -->\n")
     _, end, after = rest.partition(f"<!-- /{mark} -->")
     if not (begin and end):
-        raise UserError(f"{README}: has no <!-- {mark} --> followed by <!-- /{mark} -->; put the two lines in")
+        raise UserError(f"{page}: has no <!-- {mark} --> followed by <!-- /{mark} -->; put the two lines in")
     return before + begin + content + end + after
 
 
@@ -81,12 +74,9 @@ def filled(text: str, summary: Any, times_folder: Path | None) -> str:
     """The README with its figures, and with times where a folder of them is given and not empty.
 
     Raises:
-        UserError: if the summary has no figure, or markers are missing.
+        UserError: if the summary has no figures, or markers are missing.
     """
-    body = list(rows(summary))
-    if not body:
-        raise UserError(f"{SUMMARY}: holds no figure; run `dvc repro --force evaluate`")
-    text = replace(text, "figures", table(["Figure", "Value", "n", "Command"], body, right=1))
+    text = replace(text, "figures", table(["Figure", "Value", "n", "Command"], rows(summary), right=1))
     content = times(times_folder) if times_folder else ""
     return replace(text, "times", content) if content else text
 

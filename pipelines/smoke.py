@@ -27,9 +27,7 @@ def copy_checkout(source: Path, target: Path) -> None:
     command = ["git", "-C", str(source), "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
     listed = subprocess.run(command, capture_output=True, text=True, check=False)
     if listed.returncode:
-        raise UserError(
-            f"{source}: not a git checkout, so there is no list of files to copy for the smoke run"
-        )
+        raise UserError(f"{source}: not a git checkout, so there is no list of files to copy for the smoke run")
     for name in filter(None, listed.stdout.split("\0")):
         if (source / name).is_file():  # a deleted file is still listed until that is committed
             (target / name).parent.mkdir(parents=True, exist_ok=True)
@@ -94,18 +92,14 @@ def smoke(source: Path, target: Path, profile: str) -> None:
     begin = time.monotonic()
     again = repro(target, env)
     if "Running stage" in again:
-        raise UserError(
-            f"a second `dvc repro` ran stages again with nothing changed; the copy is kept in {target}"
-        )
+        raise UserError(f"a second `dvc repro` ran stages again with nothing changed; the copy is kept in {target}")
     print(table(read_times(target / ".muomni" / "times")))
     print(f"dvc repro with nothing to do: {time.monotonic() - begin:.1f} s")
 
 
 def main() -> None:
     """Run it, and remove the copy if all went well."""
-    parser = argparse.ArgumentParser(
-        description="Run the graph at a small profile in a copy of this checkout."
-    )
+    parser = argparse.ArgumentParser(description="Run the graph at a small profile in a copy of this checkout.")
     parser.add_argument("--profile", default="smoke", help="name of a file in profiles/ (default: smoke)")
     parser.add_argument("--keep", action="store_true", help="leave the copy in place")
     options = parser.parse_args()

@@ -113,9 +113,7 @@ def read_params(tree: ast.Module, where: str, reads: Reads) -> None:
         elif isinstance(node.func, ast.Attribute) and ast.unparse(node.func.value) in modules:
             function = node.func.attr
         if function in FORBIDDEN:
-            reads.problems.append(
-                f"{where}:{node.lineno}: {function}() reads every parameter; use section or scalar"
-            )
+            reads.problems.append(f"{where}:{node.lineno}: {function}() reads every parameter; use section or scalar")
         if function not in READERS:
             continue
         position = READERS[function]
@@ -124,9 +122,7 @@ def read_params(tree: ast.Module, where: str, reads: Reads) -> None:
         if isinstance(value, ast.Constant) and isinstance(value.value, str):
             reads.params.add(value.value)
         else:
-            reads.problems.append(
-                f"{where}:{node.lineno}: {function}() must be given the name as a literal string"
-            )
+            reads.problems.append(f"{where}:{node.lineno}: {function}() must be given the name as a literal string")
 
 
 def follow(root: Path, module: str) -> Reads:
@@ -155,9 +151,7 @@ def follow(root: Path, module: str) -> Reads:
         if path.name == "__init__.py":
             package = name
             if not is_trivial(tree):
-                reads.problems.append(
-                    f"{where}: may hold only a docstring and constants: every import below runs it"
-                )
+                reads.problems.append(f"{where}: may hold only a docstring and constants: every import below runs it")
         else:
             reads.files.add(where)
         if name != CONFIG:
@@ -166,9 +160,7 @@ def follow(root: Path, module: str) -> Reads:
         for node in runtime_nodes(tree):
             modules, maybe = imported(node, package)
             names += modules + maybe
-            for missing in (
-                found for found in modules if in_repository(root, found) and not find_module(root, found)
-            ):
+            for missing in (found for found in modules if in_repository(root, found) and not find_module(root, found)):
                 reads.problems.append(f"{where}: imports {missing}, which does not exist")
         for found in (found for found in names if in_repository(root, found)):
             parts = found.split(".")

@@ -47,9 +47,7 @@ def table(records: list[dict[str, Any]], since: float | None = None) -> str:
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument(
-        "--since", type=float, help="count only stages that finished after this (Unix time, s)"
-    )
+    parser.add_argument("--since", type=float, help="count only stages that finished after this (Unix time, s)")
     options = parser.parse_args()
     records = read_times(state_root() / "times")
     print(table(records, options.since) if records else "no stage has run yet: make repro")

@@ -53,6 +53,7 @@ TALKER = TalkerConfig(
     character_width=16,
     character_layers=2,
     character_kernel=5,
+    temperature=0.5,
 )
 MEL = MelConfig(
     sample_rate=16000,

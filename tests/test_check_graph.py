@@ -119,9 +119,7 @@ def test_missing_and_extra_params_are_named(tree: Path) -> None:
 
 
 def test_a_param_read_by_a_helper_counts(tree: Path) -> None:
-    edit(
-        tree / "muomni/layers.py", "", 'import muomni.config\nx = muomni.config.section(object, name="mel")\n'
-    )
+    edit(tree / "muomni/layers.py", "", 'import muomni.config\nx = muomni.config.section(object, name="mel")\n')
     assert check_graph(tree) == ["dvc.yaml: codec: param 'mel' is read but not declared"]
 
 
@@ -160,9 +158,7 @@ def test_command_that_cannot_be_checked(tree: Path, cmd: str) -> None:
 
 
 def test_write_puts_the_lists_right_and_keeps_the_rest(tree: Path) -> None:
-    wrong = GRAPH.replace("      - muomni/layers.py\n", "      - muomni/unused.py\n").replace(
-        "      - seed\n", ""
-    )
+    wrong = GRAPH.replace("      - muomni/layers.py\n", "      - muomni/unused.py\n").replace("      - seed\n", "")
     (tree / "dvc.yaml").write_text(wrong)
     assert check_graph(tree, write=True) == []
     assert check_graph(tree) == []
@@ -179,9 +175,7 @@ def test_write_leaves_a_right_file_alone_to_the_byte(tree: Path) -> None:
 
 
 def test_write_adds_lists_that_were_not_there(tree: Path) -> None:
-    (tree / "dvc.yaml").write_text(
-        "stages:\n  codec:\n    cmd: python -m pipelines.codec\n    outs:\n    - out\n"
-    )
+    (tree / "dvc.yaml").write_text("stages:\n  codec:\n    cmd: python -m pipelines.codec\n    outs:\n    - out\n")
     check_graph(tree, write=True)
     assert check_graph(tree) == []
     lines = [line.strip() for line in (tree / "dvc.yaml").read_text().splitlines()]

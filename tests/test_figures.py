@@ -1,18 +1,19 @@
 """The README's tables from the metrics."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
 
 from muomni.errors import UserError
-from pipelines import figures
+from pipelines import figures, sizes
+
+ROOT = Path(__file__).parents[1]
+PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
 
 README = "# Top\n<!-- figures -->\nold\n<!-- /figures -->\nmiddle\n<!-- times -->\n<!-- /times -->\nend\n"
-SUMMARY = {
-    "a": {"perplexity": {"value": 31.41592, "n": 59213, "command": "dvc repro evaluate"}},
-    "swap": [{"name": "other picture | other answer", "value": True, "n": 100}],
-}
+SUMMARY = {"thinker_perplexity": {"value": 31.41592, "n": 59213}, "swaps_passed": {"value": 6, "n": 6}}
 
 
 @pytest.fixture
@@ -32,8 +33,8 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_tables_are_filled_and_the_rest_stays(place: Path) -> None:
     figures.update(check=False)
     text = (place / "README.md").read_text()
-    assert "| a perplexity | 31.42 | 59,213 | `dvc repro evaluate` |\n" in text
-    assert "| other picture \\| other answer | yes | 100 | `dvc repro evaluate` |\n" in text
+    assert "| thinker perplexity | 31.42 | 59,213 | `dvc repro evaluate` |\n" in text
+    assert "| swaps passed | 6 | 6 | `dvc repro evaluate` |\n" in text
     assert "| tokens | 2 | 1,234 | `make times` |\n" in text
     assert "old" not in text and text.startswith("# Top\n<!-- figures -->\n| Figure") and text.endswith("-->\nend\n")
     figures.update(check=False)
@@ -58,10 +59,25 @@ def test_what_is_missing_is_one_line(place: Path) -> None:
     with pytest.raises(UserError, match="<!-- figures -->"):
         figures.update(check=False)
     (place / "README.md").write_text(README)
-    (place / "metrics/summary.json").write_text('{"a": 1}')
-    with pytest.raises(UserError, match="no figure"):
-        figures.update(check=False)
+    for content in ('{"a": 1}', "[]", "{}"):
+        (place / "metrics/summary.json").write_text(content)
+        with pytest.raises(UserError, match="no figures"):
+            figures.update(check=False)
     (place / "metrics/summary.json").unlink()
     with pytest.raises(UserError, match="dvc repro evaluate"):
         figures.update(check=False)
     assert (place / "README.md").read_text() == README
+
+
+def test_sizes_in_the_docs_are_those_of_the_profiles(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    sizes.update(check=True)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_what_a_page_names_is_there(page: Path) -> None:
+    text = page.read_text()
+    names = {page.parent / link for link in re.findall(r"\]\(((?!http)[^)#]+)\)", text)}
+    names |= {ROOT / name for name in re.findall(r"`((?:muomni|pipelines|tests|profiles|docs)/[\w./]+)`", text)}
+    assert [str(name) for name in sorted(names) if not name.exists()] == []
+    assert page.parent == ROOT or len(text.splitlines()) <= 150

@@ -95,7 +95,7 @@ def test_old_turns_go_first_in_pairs() -> None:
     first, sizes, report = plan(turns, context=100, reserve=40)
     assert first == 2 and sizes == [[10], [10], [20]]
     assert report.dropped_turns == 2 and report.answer == 60
-    assert "2 old turns left out" in str(report)
+    assert "2 old messages left out" in str(report)
     assert plan(turns, context=60, reserve=40)[0] == 4
 
 

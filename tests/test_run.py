@@ -72,9 +72,7 @@ def test_time_and_memory_are_recorded(env: dict[str, str], tmp_path: Path) -> No
 
 
 def test_a_second_process_is_refused(env: dict[str, str], tmp_path: Path) -> None:
-    first = subprocess.Popen(
-        program("Path(os.environ['MUOMNI_STATE'], 'go').write_text('1'); time.sleep(60)"), env=env
-    )
+    first = subprocess.Popen(program("Path(os.environ['MUOMNI_STATE'], 'go').write_text('1'); time.sleep(60)"), env=env)
     try:
         wait_for(tmp_path / "go")
         second = subprocess.run(program("pass"), env=env, capture_output=True, text=True)
@@ -86,9 +84,7 @@ def test_a_second_process_is_refused(env: dict[str, str], tmp_path: Path) -> Non
     assert subprocess.run(program("pass"), env=env).returncode == 0, "a killed process must not keep the lock"
 
 
-def test_the_lock_dies_with_the_trainer_though_a_forked_worker_lives(
-    env: dict[str, str], tmp_path: Path
-) -> None:
+def test_the_lock_dies_with_the_trainer_though_a_forked_worker_lives(env: dict[str, str], tmp_path: Path) -> None:
     body = (
         "pid = os.fork()\n    if pid == 0: time.sleep(60); os._exit(0)\n"
         "    Path(os.environ['MUOMNI_STATE'], 'go').write_text(str(pid)); time.sleep(60)"
@@ -111,17 +107,13 @@ def test_the_lock_dies_with_the_trainer_though_a_forked_worker_lives(
 @pytest.mark.skipif(sys.platform != "linux", reason="relies on Linux's process table")
 @pytest.mark.parametrize("shell", ["direct", "exec", "between"])
 @pytest.mark.parametrize("under_dvc", [True, False])
-def test_ends_with_its_parent_under_dvc_only(
-    env: dict[str, str], tmp_path: Path, under_dvc: bool, shell: str
-) -> None:
+def test_ends_with_its_parent_under_dvc_only(env: dict[str, str], tmp_path: Path, under_dvc: bool, shell: str) -> None:
     command = program("Path(os.environ['MUOMNI_STATE'], 'go').write_text(str(os.getpid())); time.sleep(60)")
     if shell != "direct":
         command = ["sh", "-c", f"{'exec ' * (shell == 'exec')}{shlex.join(command)}; exit $?"]
     if under_dvc:
         env = {**env, "DVC_STAGE": "demo"}
-    parent = subprocess.Popen(
-        [sys.executable, "-c", f"import subprocess\nsubprocess.run({command!r})"], env=env
-    )
+    parent = subprocess.Popen([sys.executable, "-c", f"import subprocess\nsubprocess.run({command!r})"], env=env)
     pid = None
     try:
         wait_for(tmp_path / "go")

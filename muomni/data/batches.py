@@ -1,4 +1,4 @@
-"""Which samples make which batch: a pure function of the seed and the step, so that a resumed training sees the same."""
+"""Which samples make which batch: a pure function of the seed and the step, so that a resumed training agrees."""
 
 import random
 from collections.abc import Sequence
@@ -23,9 +23,7 @@ class Buckets:
     def epoch(self, number: int) -> list[list[int]]:
         """All batches of one epoch, as indices of samples."""
         rng = random.Random(f"{self.seed}/{number}")
-        order = sorted(
-            range(len(self.lengths)), key=lambda i: self.lengths[i] * (1 + self.jitter * rng.random())
-        )
+        order = sorted(range(len(self.lengths)), key=lambda i: self.lengths[i] * (1 + self.jitter * rng.random()))
         batches = [order[i : i + self.size] for i in range(0, len(order), self.size)]
         rng.shuffle(batches)
         return batches

@@ -14,8 +14,8 @@ from torch import Tensor
 from muomni.data.grammar import QA, is_right
 from muomni.data.pictures import decode_picture
 from muomni.data.shards import read_shards
-from muomni.mel import MelConfig, log_mel
 from muomni.media import load_audio
+from muomni.mel import MelConfig, log_mel
 
 
 @dataclass
@@ -69,7 +69,9 @@ class Dialogues:
             dialogue = Dialogue(
                 about["task"], about["kind"], about["messages"], about["targets"], key=sample["__key__"]
             )
-            asked = [p["member"] for m in about["messages"] if m["role"] == "user" for p in m["content"] if "member" in p]
+            asked = [
+                p["member"] for m in about["messages"] if m["role"] == "user" for p in m["content"] if "member" in p
+            ]
             for name in asked:
                 data = sample[name]
                 digest = hashlib.blake2b(data, digest_size=16).hexdigest()

@@ -33,9 +33,7 @@ def load_recordings(folder: str | Path, split: str, speaker: str = "") -> list[R
         about = sample["json"]
         if not speaker or about["speaker"] == speaker:
             mel = torch.from_numpy(sample["npy"])
-            recordings.append(
-                Recording(mel, about["text"], about["speaker"], about["key"], about.get("kind", ""))
-            )
+            recordings.append(Recording(mel, about["text"], about["speaker"], about["key"], about.get("kind", "")))
     return recordings
 
 

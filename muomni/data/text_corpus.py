@@ -18,11 +18,13 @@ from muomni.data.concepts import by_name
 from muomni.data.files import licence, read_jsonl, write_jsonl, write_manifest
 from muomni.data.nearcopies import near_copies
 from muomni.data.splits import combination_split
+from muomni.data.spoken import spoken_sentences
 from muomni.data.world import fact_documents
 from muomni.errors import UserError
 
 SPLITS = ("train", "valid", "test")
 MEGABYTE = 1_000_000
+SENTENCES_A_DOCUMENT = 8
 
 
 class TextConfig(Section):
@@ -33,6 +35,7 @@ class TextConfig(Section):
     max_mb: float = Field(gt=0, description="megabytes of prose at most: whole documents drawn by seed")
     max_document_mb: float = Field(gt=0, description="a larger document is set aside as bad")
     fact_documents: int = Field(ge=0, description="paragraphs of facts about pictured concepts in training")
+    sentences: int = Field(ge=0, description="sentences about pictured concepts, in all splits by combination")
     valid_fraction: float = Field(gt=0, lt=0.5, description="share of the prose for validation")
     test_fraction: float = Field(gt=0, lt=0.5, description="share of the prose for testing")
     max_bad_fraction: float = Field(ge=0, le=1, description="a larger share of bad documents stops the stage")
@@ -205,6 +208,27 @@ def make_facts(number: int, concepts_file: str | Path, seed: int) -> list[Docume
     return [Document(f"fact-{index:05d}", "facts", clean(text)) for index, text in enumerate(texts)]
 
 
+def make_sentences(number: int, concepts_file: str | Path, seed: int) -> dict[str, list[Document]]:
+    """What is said and asked about pictures, some sentences to a document, in every split.
+
+    A held-out sentence speaks of a combination that no training sentence, question or picture has.
+    """
+    splits: dict[str, list[Document]] = {split: [] for split in SPLITS}
+    if not number:
+        return splits
+    table = by_name()
+    rows = read_jsonl(concepts_file, "corpus-images")
+    concepts = [table[name] for name in dict.fromkeys(row["name"] for row in rows) if name in table]
+    rng = random.Random(f"{seed}:sentences")
+    spoken = spoken_sentences(concepts, rng, number, lambda key: combination_split(key, seed))
+    for split, documents in splits.items():
+        mine = [item.text for item in spoken if item.split == split]
+        for at in range(0, len(mine), SENTENCES_A_DOCUMENT):
+            text = " ".join(mine[at : at + SENTENCES_A_DOCUMENT])
+            documents.append(Document(f"sentences-{split}-{at:06d}", "sentences", text))
+    return splits
+
+
 def build_text_corpus(
     config: TextConfig, seed: int, out: str | Path, concepts_file: str | Path, where: str = "data/corpus/text"
 ) -> dict[str, Any]:
@@ -243,6 +267,8 @@ def build_text_corpus(
         own = {"package": "muomni", "version": "", "licence": "the project's (LICENSE)"}
         licences.append({**own, "what": "paragraphs of facts from muomni/data/concepts.csv"})
     splits["train"] += facts
+    for split, said in make_sentences(config.sentences, concepts_file, seed).items():
+        splits[split] += said
 
     copies = []
     for split, held_out in (("valid", splits["test"]), ("train", splits["valid"] + splits["test"])):

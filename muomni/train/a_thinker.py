@@ -1,6 +1,7 @@
 """Stage A: the Thinker learns language, by predicting the next token of packed documents."""
 
 import math
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ class ThinkerStageConfig(TrainConfig):
     """Section ``a_thinker``."""
 
     context: int = Field(ge=8, le=8192, description="tokens of a training sequence")
-    valid_windows: int = Field(ge=1, description="sequences scored at each evaluation")
+    valid_batches: int = Field(ge=1, description="batches of eight sequences scored at each evaluation")
 
 
 class ThinkerTask:
@@ -46,9 +47,7 @@ class ThinkerTask:
 
     def batch(self, step: int, micro: int, rng: torch.Generator) -> tuple[Tensor, Tensor]:
         """Inputs and targets ``[B, T]``, the targets one token later."""
-        return self.train.batch_at(
-            self.cfg.number(step, micro), self.cfg.batch_size, self.cfg.context, self.seed
-        )
+        return self.train.batch_at(self.cfg.number(step, micro), self.cfg.batch_size, self.cfg.context, self.seed)
 
     def loss(self, batch: tuple[Tensor, Tensor], step: int) -> tuple[Tensor, dict[str, float | Tensor]]:
         """Cross-entropy in nats a token, and the experts' balance where there are experts."""
@@ -66,12 +65,11 @@ class ThinkerTask:
         """Loss and perplexity on held-out documents."""
         device = self.thinker.embedding.weight.device
         total, count = 0.0, 0
-        for number, (inputs, targets) in enumerate(self.valid.eval_windows(self.cfg.context)):
-            if number == self.cfg.valid_windows:
-                break
-            states = self.thinker(self.thinker.embed(inputs[None].to(device)))
-            total += float(self.thinker.loss(states, targets[None].to(device))) * len(targets)
-            count += len(targets)
+        for inputs, targets in islice(self.valid.eval_windows(self.cfg.context), self.cfg.valid_batches):
+            states = self.thinker(self.thinker.embed(inputs.to(device)))
+            scored = int((targets != -100).sum())
+            total += float(self.thinker.loss(states, targets.to(device))) * scored
+            count += scored
         return {"loss": total / count, "perplexity": math.exp(total / count)}
 
     def samples(self, step: int, folder: Path) -> None:

@@ -99,7 +99,8 @@ class AudioTask:
         """Character error rate of each speaker's recordings, and of all."""
         heard = self.transcribe(self.valid)
         pairs = [(r.speaker, normalise(r.text), h) for r, h in zip(self.valid, heard, strict=True)]
-        scores = {"cer": character_error_rate([p[1] for p in pairs], [p[2] for p in pairs])}
+        scores = {"impossible_targets": float(self.impossible)}
+        scores |= {"cer": character_error_rate([p[1] for p in pairs], [p[2] for p in pairs])}
         for speaker in sorted({p[0] for p in pairs}):
             mine = [p for p in pairs if p[0] == speaker]
             scores[f"cer_{label(speaker)}"] = character_error_rate([p[1] for p in mine], [p[2] for p in mine])

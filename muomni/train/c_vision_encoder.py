@@ -87,6 +87,7 @@ class VisionTask:
         seed: int,
     ) -> None:
         self.cfg, self.seed = cfg, seed
+        self._order = (-1, torch.zeros(0, dtype=torch.int64))
         self.encoder = VisionEncoder(model)
         self.heads = ContrastiveHeads(model.d_model, thinker.cfg.d_model, cfg.embedding)
         self.modules = {"vision_encoder": self.encoder, "heads": self.heads}
@@ -105,8 +106,10 @@ class VisionTask:
 
     def order(self, epoch: int) -> Tensor:
         """The pictures of an epoch in random order."""
-        rng = torch.Generator().manual_seed(hash((self.seed, epoch)) & 0x7FFFFFFF)
-        return torch.randperm(len(self.train), generator=rng)
+        if self._order[0] != epoch:
+            rng = torch.Generator().manual_seed((self.seed << 20) + epoch)
+            self._order = (epoch, torch.randperm(len(self.train), generator=rng))
+        return self._order[1]
 
     def batch(self, step: int, micro: int, rng: torch.Generator) -> dict[str, Tensor]:
         """Pictures moved a little and with other colours, their captions, and their objects."""

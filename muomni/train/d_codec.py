@@ -9,8 +9,8 @@ from torch import Tensor
 from muomni.codec import Codec, CodecConfig
 from muomni.data.speech import load_recordings
 from muomni.errors import UserError
-from muomni.mel import MelConfig
 from muomni.media import save_audio
+from muomni.mel import MelConfig
 from muomni.train.loop import TrainConfig
 from muomni.vocoder import GriffinLim, VocoderConfig
 

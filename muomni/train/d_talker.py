@@ -30,7 +30,6 @@ class TalkerStageConfig(TrainConfig):
     state_dropout: float = Field(
         ge=0, le=1, description="share of the utterances trained without the Thinker's states, so that both are used"
     )
-    temperature: float = Field(ge=0, description="of the codes in samples and in speech")
     valid_recordings: int = Field(ge=1, description="recordings scored at each evaluation")
 
 
@@ -109,7 +108,8 @@ class TalkerTask:
             for key, value in {"loss": loss, **values}.items():
                 total[key] = total.get(key, 0.0) + float(value) * len(rows)
             count += len(rows)
-        return {key: value / count for key, value in total.items() if key != "padding"}
+        scores = {key: value / count for key, value in total.items() if key != "padding"}
+        return scores | {"recordings_left_out": float(self.left_out)}
 
     def speak(self, text: str, seed: int = 0) -> Tensor:
         """A text as a waveform ``[samples]``."""
@@ -118,9 +118,7 @@ class TalkerTask:
         rows = [self.make(text, ids)]
         batch = {key: value.to(device) for key, value in self.collate(rows, 0.0, torch.Generator()).items()}
         rng = torch.Generator().manual_seed(seed)
-        codes, _ = self.talker.generate(
-            batch["characters"][0], self.states(batch)[0], rng, temperature=self.cfg.temperature
-        )
+        codes, _ = self.talker.generate(batch["characters"][0], self.states(batch)[0], rng)
         return self.vocoder(self.codec.decode(codes[None])[0].cpu().float())
 
     def make(self, text: str, ids: list[int]) -> Utterance:

@@ -48,7 +48,6 @@ class OmniStageConfig(TrainConfig):
     speaker: str = Field(description="the Talker's voice")
     code_noise: float = Field(ge=0, lt=1, description="share of the previous codes replaced at random")
     state_dropout: float = Field(ge=0, le=1, description="share of the utterances without the Thinker's states")
-    temperature: float = Field(ge=0, description="of the codes in samples and in speech")
     valid_answers: int = Field(ge=1, description="conversations of each task answered at each evaluation")
 
 
@@ -98,6 +97,7 @@ class OmniTask:
         self.frozen = {name: parts.pop(name) for name in still}
         self.modules = parts
         omni.eval(), head.eval()
+        self.left_out = 0  # conversations longer than the context and recordings too short for their text
         self.features: dict[str, Tensor] = {}  # what frozen encoders make of each picture and recording
         self.splits = {name: Dialogues(conversations, name, omni.cfg.mel) for name in ("train", "valid")}
         self.train, self.valid = (self.prepare(self.splits[name]) for name in ("train", "valid"))
@@ -110,7 +110,8 @@ class OmniTask:
         self.utterances: list[Utterance] = []
         if cfg.talker_every:
             recordings = load_recordings(mels, "train", cfg.speaker)
-            self.utterances, _ = prepare_utterances(recordings, tokenizer, omni.codec, omni.audio_encoder, head)
+            self.utterances, short = prepare_utterances(recordings, tokenizer, omni.codec, omni.audio_encoder, head)
+            self.left_out += short
             if not self.utterances:
                 raise UserError(f"e_omni.speaker: no usable recording of '{cfg.speaker}' in {mels}")
             self.buckets = Buckets([len(u.codes) for u in self.utterances], cfg.talker_batch, seed)
@@ -136,8 +137,10 @@ class OmniTask:
                 for name, digest in dialogue.media.items()
             ]
             sample = Sample(dialogue, self.tokenizer, sizes)
-            if len(sample.ids) < self.omni.thinker.cfg.context:
+            if len(sample.ids) <= self.omni.thinker.cfg.context:
                 samples.append(sample)
+            else:
+                self.left_out += 1
         return samples
 
     def hear(self, mels: Sequence[Tensor]) -> list[Tensor]:
@@ -245,7 +248,7 @@ class OmniTask:
             else:
                 right = [s.dialogue.is_right(a) for s, a in zip(rows, answers, strict=True)]
                 scores[f"accuracy_{task}"] = sum(right) / len(right)
-        return {"loss": sum(losses) / len(losses), **scores}
+        return {"loss": sum(losses) / len(losses), **scores, "left_out": float(self.left_out)}
 
     def samples(self, step: int, folder: Path) -> None:
         """One unseen conversation a task with its picture, the model's answer, and a spoken answer."""
@@ -274,7 +277,6 @@ class OmniTask:
             torch.tensor(characters, device=device),
             states[torch.tensor(tokens, device=device)],
             rng,
-            self.cfg.temperature,
         )
         return self.vocoder(self.omni.codec.decode(codes[None])[0].cpu().float())
 

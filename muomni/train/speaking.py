@@ -130,9 +130,7 @@ def talker_loss(talker: Talker, batch: dict[str, Tensor], states: Tensor) -> tup
     character_states = talker.condition(batch["characters"], states)
     h = talker(batch["previous"], character_states, batch["position"], batch["stay"])[batch["mask"]]  # [F, D]
     wanted = batch["codes"][batch["mask"]]
-    losses = [
-        F.cross_entropy(logits.float(), wanted[:, q]) for q, logits in enumerate(talker.code_logits(h, wanted))
-    ]
+    losses = [F.cross_entropy(logits.float(), wanted[:, q]) for q, logits in enumerate(talker.code_logits(h, wanted))]
     going = talker.advance(h)[:, 0].float()
     advance = F.binary_cross_entropy_with_logits(going, batch["advance"][batch["mask"]])
     values: dict[str, float | Tensor] = {f"code_loss_{q}": loss.detach() for q, loss in enumerate(losses)}

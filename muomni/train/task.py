@@ -44,9 +44,13 @@ class Task(Protocol):
         best_by: an evaluated metric, lower is better, whose best weights are kept; empty keeps the last ones.
     """
 
-    modules: Mapping[str, nn.Module]
-    frozen: Mapping[str, nn.Module]
-    best_by: str
+    # Read-only here, so that a task may declare more exact types.
+    @property
+    def modules(self) -> Mapping[str, nn.Module]: ...
+    @property
+    def frozen(self) -> Mapping[str, nn.Module]: ...
+    @property
+    def best_by(self) -> str: ...
 
     def batch(self, step: int, micro: int, rng: torch.Generator) -> Any:
         """Make a micro-batch: nested dicts, lists, tuples of CPU tensors, which the loop moves to the device.

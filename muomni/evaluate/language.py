@@ -1,0 +1,103 @@
+"""How well a Thinker predicts unseen text, beside models without a network on the very same tokens."""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+
+from muomni.data.tokens import TokenDataset
+from muomni.evaluate.measure import Figure, ratio
+from muomni.evaluate.ngram import KneserNey, Unigram
+from muomni.thinker import Thinker
+from muomni.tokenizer import Tokenizer
+
+FloatArray = NDArray[np.float64]
+
+
+@torch.no_grad()
+def thinker_logprobs(thinker: Thinker, data: TokenDataset, context: int, stride: int, most: int = 0) -> FloatArray:
+    """Natural log-probabilities that a Thinker gives to the tokens of a split.
+
+    Args:
+        thinker: in eval mode.
+        data: the split.
+        context: tokens of a window.
+        stride: tokens that each window adds.
+        most: stop after so many tokens; 0 for all.
+
+    Returns:
+        ``[N]``, of the second token and on, in the split's order.
+    """
+    device = thinker.embedding.weight.device
+    found: list[FloatArray] = []
+    count = 0
+    for inputs, targets in data.eval_windows(context, stride=stride):
+        states = thinker(thinker.embed(inputs.to(device)))  # [B, T, D]
+        counted = targets != -100
+        logits = thinker.logits(states[counted.to(device)]).float()  # [n, V]
+        losses = F.cross_entropy(logits, targets[counted].to(device), reduction="none")
+        found.append(-losses.double().cpu().numpy())
+        count += len(losses)
+        if most and count >= most:
+            break
+    joined = np.concatenate(found)
+    return joined[:most] if most else joined
+
+
+def scores(logprobs: FloatArray, spelled: Sequence[int], window: int, seed: int) -> dict[str, Figure]:
+    """Perplexity a token and bits a byte of text, with intervals over windows of the text.
+
+    Args:
+        logprobs: ``[N]`` natural.
+        spelled: bytes of text that each token spells, ``[N]``.
+        window: tokens that are drawn together; neighbours are not independent.
+        seed: of the intervals.
+    """
+    starts = range(0, len(logprobs), window)
+    nats = [-float(logprobs[at : at + window].sum()) for at in starts]
+    counts = [len(logprobs[at : at + window]) for at in starts]
+    sizes = [sum(spelled[at : at + window]) for at in starts]
+    found = {
+        "perplexity": ratio(nats, counts, seed, math.exp),
+        "bits_per_byte": ratio([n / math.log(2) for n in nats], sizes, seed),
+    }
+    return {name: value | {"n": len(logprobs)} for name, value in found.items()}  # tokens, not windows
+
+
+def score_language(
+    thinkers: dict[str, Thinker],
+    train: TokenDataset,
+    test: TokenDataset,
+    tokenizer: Tokenizer,
+    *,
+    order: int,
+    context: int,
+    stride: int,
+    most: int,
+    seed: int,
+) -> dict[str, dict[str, Figure]]:
+    """`scores` of Thinkers, of token frequencies and of a Kneser-Ney model, by name.
+
+    Args:
+        thinkers: by name, in eval mode.
+        train: what the baselines count.
+        test: what all are scored on.
+        tokenizer: of both.
+        order: of the n-grams.
+        context: of a Thinker's window.
+        stride: tokens that each window adds.
+        most: tokens that are scored; 0 for all.
+        seed: of the intervals.
+    """
+    stream = np.asarray(test.tokens)[: most + 1 if most else None]
+    spelled = [len(piece.encode()) for piece in tokenizer.pieces(stream.tolist())[1:]]
+    counted = {
+        "unigram": Unigram(train.tokens, test.vocab_size),
+        "ngram": KneserNey(train.tokens, test.vocab_size, test.eot, order),
+    }
+    found = {name: thinker_logprobs(model, test, context, stride, most) for name, model in thinkers.items()}
+    found |= {name: model.logprobs(stream)[1:] for name, model in counted.items()}
+    return {name: scores(logprobs, spelled, context, seed) for name, logprobs in found.items()}

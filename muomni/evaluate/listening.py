@@ -1,0 +1,120 @@
+"""Speech of all kinds, listened to: recordings, what vocoder and codec leave of them, and what the Talker says.
+
+Without a judge there are no error rates of speech but those of stage B, which knows the voice and the sentences' forms
+and is no fair judge; they serve the swap test, which only compares.
+"""
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from muomni.data.speech import load_recordings
+from muomni.data.utterances import read_recording, read_utterances
+from muomni.errors import UserError
+from muomni.evaluate.config import EvaluateConfig
+from muomni.evaluate.hearing import transcripts
+from muomni.evaluate.judge import Judge
+from muomni.evaluate.parts import Parts
+from muomni.evaluate.speech import judged, say, score_codec, score_talker
+from muomni.evaluate.swaps import swap_texts, verdict
+from muomni.media import load_audio
+from muomni.mel import log_mel
+from muomni.vocoder import GriffinLim
+
+SIGNALS = ("recording", "vocoder", "codec", "talker")
+
+
+@dataclass
+class Listened:
+    """What was scored, and what to look at and listen to.
+
+    Attributes:
+        scores: for ``metrics/speech.json``.
+        texts: the sentences, those of the codec first; the Talker said all of them.
+        waves: by signal, float32 ``[samples]`` of the first sentences.
+        mels: by signal, log-mel ``[T, M]`` at 50 Hz of the first sentence.
+        heard: by signal, the judge's transcripts; empty without a judge.
+    """
+
+    scores: dict[str, Any]
+    texts: list[str]
+    waves: dict[str, list[Tensor]] = field(default_factory=dict)
+    mels: dict[str, Tensor] = field(default_factory=dict)
+    heard: dict[str, list[str]] = field(default_factory=dict)
+
+
+def unseen_sentences(corpus: Path, speaker: str, rate: int, most: int, seed: int) -> list[tuple[str, Tensor]]:
+    """Some sentences of the test split and the speaker's recordings of them, ``[samples]`` each.
+
+    Raises:
+        UserError: if the speaker recorded none, or a file cannot be read.
+    """
+    rows = [r for r in read_utterances(corpus) if r["split"] == "test" and r["speaker"] == speaker]
+    if not rows:
+        raise UserError(f"evaluate.speaker: {corpus} has no test recording of '{speaker}'")
+    random.Random(seed).shuffle(rows)
+    return [(row["text"], torch.from_numpy(load_audio(read_recording(corpus, row), rate))) for row in rows[:most]]
+
+
+def listen(parts: Parts, cfg: EvaluateConfig, judge: Judge | None, corpus: Path, shards: Path) -> Listened:
+    """Score the codec and the Talker of stage D.
+
+    Args:
+        parts: all trained parts.
+        cfg: the section.
+        judge: the recogniser, or None.
+        corpus: the speech corpus, for the recordings themselves.
+        shards: the mel shards.
+
+    Raises:
+        UserError: if data is missing.
+    """
+    mel_cfg = parts.omni.cfg.mel
+    vocoder = GriffinLim(mel_cfg, parts.omni.cfg.vocoder)
+    device = parts.codec.encoder.weight.device
+    most = max(cfg.codec_sentences, cfg.talker_sentences)
+    sentences = unseen_sentences(corpus, cfg.speaker, mel_cfg.sample_rate, most, cfg.seed)
+    coded, said = sentences[: cfg.codec_sentences], sentences[: cfg.talker_sentences]
+    mels = [log_mel(wave, mel_cfg)[::2] for _, wave in sentences]  # [T, M] at 50 Hz
+    decoded = [parts.codec.decode(parts.codec.encode(mel.to(device))[None])[0].cpu() for mel in mels[: len(coded)]]
+    talk = [say(parts.talker, parts.thinker, parts.tokenizer, text, cfg.seed, cfg.temperature) for text, _ in said]
+    talked = [parts.codec.decode(s.codes[None])[0].cpu() for s in talk]
+    found = Listened({}, [text for text, _ in sentences])
+    found.waves = {
+        "recording": [wave for _, wave in coded],
+        "vocoder": [vocoder(mel) for mel in mels[: len(coded)]],
+        "codec": [vocoder(mel) for mel in decoded],
+        "talker": [vocoder(mel) for mel in talked],
+    }
+    found.mels = {"recording": mels[0], "codec": decoded[0], "talker": talked[0]}
+    whole = [r.mel[::2] for r in load_recordings(shards, "test", cfg.speaker)]
+    found.scores = {
+        "codec": score_codec(parts.codec, whole, cfg.seed),
+        "talker": score_talker(talk, [len(mel) for mel in mels[: len(said)]], cfg.seed),
+    }
+    if judge:
+        found.heard = {name: judge.hear_all(waves) for name, waves in found.waves.items()}
+        found.scores["cer"] = {
+            name: judged(found.texts[: len(heard)], heard, cfg.seed) for name, heard in found.heard.items()
+        }
+    own = transcripts(parts.audio_encoder, parts.ctc, [log_mel(wave, mel_cfg) for wave in found.waves["talker"]])
+    found.scores["cer_by_stage_b"] = {"talker": judged(found.texts[: len(own)], own, cfg.seed)}
+    found.scores["swaps"] = speech_swaps(found, own)
+    return found
+
+
+def speech_swaps(found: Listened, own: Sequence[str]) -> dict[str, Any]:
+    """Other text, other speech; and codes of the two books exchanged, other sound."""
+    heard = found.heard.get("talker") or own
+    texts = found.texts[: len(heard)]
+    figure = found.scores["codec"]["exchange_matters"]
+    matters = round(figure["value"] * figure["n"])
+    return {
+        "text": verdict("text", swap_texts(texts, heard)),
+        "codes": verdict("codes", [1] * matters + [-1] * (figure["n"] - matters)),
+    }

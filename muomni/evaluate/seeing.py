@@ -1,0 +1,97 @@
+"""What stage C sees: names of pictures and of the things in them, and which caption belongs to which picture."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from muomni.data.pictures import Picture, box_weights
+from muomni.evaluate.measure import Figure, share
+from muomni.thinker import Thinker
+from muomni.tokenizer import Tokenizer
+from muomni.train.c_vision_encoder import ContrastiveHeads, phrase, text_states
+from muomni.vision_encoder import VisionEncoder
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What was made of test pictures.
+
+    Attributes:
+        singles: (wanted name, given name, number of the picture) of each picture of one thing, by its CLS.
+        objects: (wanted name, given name) of each object of every picture, by its patches.
+        ranks: how many captions of the test set fit each picture better than its own.
+        captions: number of different captions.
+    """
+
+    singles: list[tuple[str, str, int]]
+    objects: list[tuple[str, str]]
+    ranks: list[int]
+    captions: int
+
+
+@torch.no_grad()
+def see(
+    encoder: VisionEncoder,
+    heads: ContrastiveHeads,
+    thinker: Thinker,
+    tokenizer: Tokenizer,
+    names: Sequence[str],
+    pictures: Sequence[Picture],
+    batch: int = 64,
+) -> Seen:
+    """Name pictures and objects among all names, and rank all captions of the set for each picture.
+
+    Args:
+        encoder: the vision encoder.
+        heads: the training's heads.
+        thinker: stage A's, the text tower.
+        tokenizer: its tokenizer.
+        names: that the encoder has learned.
+        pictures: of the test split.
+        batch: pictures at once.
+    """
+    device = encoder.patch.weight.device
+    captions = sorted({picture.caption for picture in pictures})
+    spoken = text_states(thinker, tokenizer, [phrase(name) for name in names])
+    name_vectors = heads.texts(spoken.to(device))  # [names, E]
+    caption_vectors = heads.texts(text_states(thinker, tokenizer, captions).to(device))  # [captions, E]
+    known, place = set(names), {caption: i for i, caption in enumerate(captions)}
+    seen = Seen([], [], [], len(captions))
+    for at in range(0, len(pictures), batch):
+        part = pictures[at : at + batch]
+        cls, patches = encoder(torch.stack([p.pixels for p in part]).to(device).float() / 255)
+        vectors = heads.pictures(cls)  # [B, E]
+        own = torch.tensor([place[p.caption] for p in part], device=device)
+        similarity = vectors @ caption_vectors.T  # [B, captions]
+        seen.ranks.extend((similarity > similarity.gather(1, own[:, None])).sum(1).tolist())
+        guesses = (vectors @ name_vectors.T).argmax(1).tolist()
+        for row, picture in enumerate(part):
+            things = [thing for thing in picture.objects if thing["name"] in known]
+            if picture.kind == "single" and things:
+                seen.singles.append((things[0]["name"], names[guesses[row]], at + row))
+            if things:
+                given = object_names(encoder, heads, patches[row], [t["box"] for t in things], name_vectors)
+                seen.objects.extend((t["name"], names[i]) for t, i in zip(things, given, strict=True))
+    return seen
+
+
+def object_names(
+    encoder: VisionEncoder, heads: ContrastiveHeads, patches: Tensor, boxes: Sequence[Sequence[float]], names: Tensor
+) -> list[int]:
+    """The nearest of the names ``[names, E]`` for each box, by the patches ``[N, D]`` under it."""
+    weights = box_weights(torch.tensor(boxes, dtype=torch.float32), encoder.side).to(patches)  # [objects, N]
+    return (heads.objects(weights @ patches) @ names.T).argmax(1).tolist()
+
+
+def score_seeing(seen: Seen) -> dict[str, Figure]:
+    """Naming accuracy and retrieval recall."""
+    found = {}
+    if seen.singles:
+        found["naming"] = share([wanted == given for wanted, given, _ in seen.singles])
+    if seen.objects:
+        found["objects"] = share([wanted == given for wanted, given in seen.objects])
+    for k in (1, 5):
+        found[f"recall_{k}"] = share([rank < k for rank in seen.ranks])
+    return found
