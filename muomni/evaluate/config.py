@@ -15,7 +15,6 @@ class EvaluateConfig(Section):
         description="a speech recogniser that shares nothing with the model; auto uses it if it is installed"
     )
     speaker: str = Field(description="the clear voice, which the Talker learned")
-    temperature: float = Field(ge=0, description="of the codes of speech")
     ngram_order: int = Field(ge=1, le=8, description="tokens of the baseline's longest n-gram")
     context: int = Field(ge=8, le=8192, description="tokens of a window in which text is scored")
     stride: int = Field(ge=1, le=8192, description="tokens that a window adds; the rest of it is read only")

@@ -82,7 +82,7 @@ def listen(parts: Parts, cfg: EvaluateConfig, judge: Judge | None, corpus: Path,
     coded, said = sentences[: cfg.codec_sentences], sentences[: cfg.talker_sentences]
     mels = [log_mel(wave, mel_cfg)[::2] for _, wave in sentences]  # [T, M] at 50 Hz
     decoded = [parts.codec.decode(parts.codec.encode(mel.to(device))[None])[0].cpu() for mel in mels[: len(coded)]]
-    talk = [say(parts.talker, parts.thinker, parts.tokenizer, text, cfg.seed, cfg.temperature) for text, _ in said]
+    talk = [say(parts.talker, parts.thinker, parts.tokenizer, text, cfg.seed) for text, _ in said]
     talked = [parts.codec.decode(s.codes[None])[0].cpu() for s in talk]
     found = Listened({}, [text for text, _ in sentences])
     found.waves = {

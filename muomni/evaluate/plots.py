@@ -4,6 +4,7 @@ Drawn without pyplot, so that no window system is looked for; the files hold no 
 files.
 """
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from torch import Tensor
 
 from muomni.evaluate.measure import Figure
 
-BLUE, ORANGE, GREEN, RED, GREY = "#4477aa", "#ee7733", "#228833", "#cc3311", "#999999"
+BLUE, ORANGE, GREEN, RED = "#4477aa", "#ee7733", "#228833", "#cc3311"
 
 
 def save(canvas: Canvas, path: Path) -> None:
@@ -124,12 +125,17 @@ def draw_sheet(path: Path, title: str, items: Sequence[tuple[Tensor, str, bool]]
         columns: pictures in a row.
     """
     lines = max(1, -(-len(items) // columns))
-    canvas = Canvas(figsize=(2.5 * columns, 3.1 * lines + 0.3), layout="constrained")
-    panels = canvas.subplots(lines, columns, squeeze=False).flat
-    for axes in panels:
-        axes.axis("off")
-    for axes, (pixels, text, good) in zip(canvas.axes, items, strict=False):
+    width, height, picture, head = 2.6, 3.3, 2.2, 0.4  # inches: of a cell, of the picture in it, of the title
+    canvas = Canvas(figsize=(width * columns, height * lines + head))
+    total = height * lines + head
+    for number, (pixels, text, good) in enumerate(items):
+        left = (number % columns * width + 0.2) / (width * columns)
+        top = 1 - (head + number // columns * height) / total
+        axes = canvas.add_axes((left, top - picture / total, picture / (width * columns), picture / total))
         axes.imshow(pixels.permute(1, 2, 0).numpy())
-        axes.set_title(text, fontsize=7, color=GREEN if good else RED, y=0, va="top", loc="left", wrap=True)
-    canvas.suptitle(title, fontsize=10)
+        axes.axis("off")
+        wrapped = [line for part in text.split("\n") for line in textwrap.wrap(part, 36)[:2]]
+        below = top - (picture + 0.05) / total
+        canvas.text(left, below, "\n".join(wrapped), fontsize=7, color=GREEN if good else RED, va="top", ha="left")
+    canvas.suptitle(title, fontsize=10, y=1 - 0.1 / total, va="top")
     save(canvas, path)

@@ -51,7 +51,7 @@ def say(talker: Talker, thinker: Thinker, tokenizer: Tokenizer, text: str, seed:
     states = thinker(thinker.embed(torch.tensor([[tokenizer.assistant, *ids]], device=device)))[0, 1:]
     rng = torch.Generator().manual_seed(seed)
     characters = torch.tensor(spelled, device=device)
-    codes, positions = talker.generate(characters, states[tokens], rng, temperature)
+    codes, positions = talker.generate(characters, states[tokens], rng)
     return Said(codes, ended(positions, len(spelled), talker.cfg.frames))
 
 

@@ -115,7 +115,7 @@ def spoken_answers(
         if reply.ids:
             states = asker.states(dialogue, reply.ids)
             rng = torch.Generator().manual_seed(cfg.seed)
-            said = speak(parts.omni, parts.tokenizer, reply.ids, states, rng, cfg.temperature)
+            said = speak(parts.omni, parts.tokenizer, reply.ids, states, rng)
             waves = [sentence.wave for sentence in said]
         wave = torch.cat(waves) if waves else torch.zeros(parts.omni.cfg.mel.sample_rate // 2)
         found.append((dialogue, reply, wave, judge.hear(wave) if judge and waves else ""))
