@@ -16,6 +16,8 @@ from torch import Tensor
 from muomni.evaluate.measure import Figure
 
 BLUE, ORANGE, GREEN, RED = "#4477aa", "#ee7733", "#228833", "#cc3311"
+# What a stage's validation is shown by: the first of these that it has.
+CHECKED = ("valid_loss", "valid_cer", "valid_naming", "valid_mel_error")
 
 
 def save(canvas: Canvas, path: Path) -> None:
@@ -75,20 +77,27 @@ def draw_curves(path: Path, curves: Mapping[str, Mapping[str, Sequence[Mapping[s
     columns = 3
     lines = -(-len(curves) // columns)
     canvas = Canvas(figsize=(10, 2.6 * lines), layout="constrained")
-    panels = canvas.subplots(lines, columns, squeeze=False).flat
-    for axes, (stage, rows) in zip(panels, curves.items(), strict=False):
-        for kind, key, colour, marker in (("train", "loss", BLUE, ""), ("valid", "valid_loss", ORANGE, "o")):
-            points = [(row["step"], row[key]) for row in rows.get(kind, []) if key in row]
-            if points:
-                axes.plot(*zip(*points, strict=True), color=colour, marker=marker, linewidth=1, label=key)
-        axes.set_title(stage, fontsize=9, loc="left")
-        axes.tick_params(labelsize=7)
-        axes.grid(alpha=0.3)
-        if axes.lines:
-            axes.legend(fontsize=7)
-    for axes in panels:  # what is left of the iterator
+    panels = list(canvas.subplots(lines, columns, squeeze=False).flat)
+    for axes in panels[len(curves) :]:
         axes.axis("off")
+    for axes, (stage, rows) in zip(panels, curves.items(), strict=False):
+        plot_points(axes, rows.get("train", []), "loss", BLUE, "")
+        checked = rows.get("valid", [])
+        key = next((k for k in CHECKED if checked and k in checked[0]), "")
+        if key:  # another measure than the loss has an axis of its own
+            plot_points(axes if key == "valid_loss" else axes.twinx(), checked, key, ORANGE, "o")
+        shown = f"{key.replace('_', ' ')}" if key else "no validation"
+        axes.set_title(f"{stage}: loss, {shown}", fontsize=9, loc="left")
+        axes.grid(alpha=0.3)
     save(canvas, path)
+
+
+def plot_points(axes: Axes, rows: Sequence[Mapping[str, Any]], key: str, colour: str, marker: str) -> None:
+    """A line through the values of a key over the steps."""
+    points = [(row["step"], row[key]) for row in rows if key in row]
+    if points:
+        axes.plot(*zip(*points, strict=True), color=colour, marker=marker, markersize=4, linewidth=1)
+    axes.tick_params(labelsize=7)
 
 
 def draw_mels(path: Path, text: str, mels: Mapping[str, Tensor]) -> None:

@@ -23,6 +23,7 @@ from muomni.evaluate.text_scores import character_error_rate
 from muomni.fusion import fuse, lay_out
 from muomni.media import save_audio
 from muomni.omni import Omni
+from muomni.prompts import read_aloud
 from muomni.sampling import Sampling, answer_tokens
 from muomni.talker import spell
 from muomni.tokenizer import Tokenizer, render_chat
@@ -158,8 +159,14 @@ class OmniTask:
             turn = self.cfg.number(step // self.cfg.talker_every, micro)
             rows = [self.utterances[i] for i in self.buckets.at(turn)]
             speech = collate_utterances(rows, self.omni.talker.cfg.codes, self.cfg.code_noise, rng)
-            ids = [torch.tensor([self.tokenizer.assistant, *u.ids, self.tokenizer.end]) for u in rows]
+            # Half within the request to read them, half alone: the Talker must not mind what went before.
+            prompts = [self.prompt(u.text) if bool(torch.rand((), generator=rng) < 0.5) else [] for u in rows]
+            ids = [
+                torch.tensor([*prompt, self.tokenizer.assistant, *u.ids, self.tokenizer.end])
+                for prompt, u in zip(prompts, rows, strict=True)
+            ]
             speech["ids"] = pad(ids, self.tokenizer.pad)
+            speech["first"] = torch.tensor([len(prompt) + 1 for prompt in prompts])
             speech["keep"] = (torch.rand(len(rows), generator=rng) >= self.cfg.state_dropout).float()
             batch["speech"] = speech
         return batch
@@ -215,7 +222,11 @@ class OmniTask:
     def text_states(self, speech: dict[str, Tensor]) -> Tensor:
         """The Thinker's states of each character's token; the Talker's loss does not reach into the Thinker."""
         h = self.omni.thinker(self.omni.thinker.embed(speech["ids"]))
-        return gather_states(h, 1, speech["tokens"]) * speech["keep"][:, None, None]
+        return gather_states(h, speech["first"], speech["tokens"]) * speech["keep"][:, None, None]
+
+    def prompt(self, text: str) -> list[int]:
+        """Token ids of the request to read a text aloud."""
+        return [self.tokenizer.user, *self.tokenizer.encode(read_aloud(text)), self.tokenizer.end]
 
     def answer(self, sample: Sample, split: str, limit: int = 64) -> tuple[str, list[int], Tensor]:
         """The likeliest answer: its text, its token ids and the Thinker's states after each."""

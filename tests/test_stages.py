@@ -1,0 +1,230 @@
+"""What each training stage adds to the loop, on the smallest data and models."""
+
+import io
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from PIL import Image
+from small_models import AUDIO, CODEC, MEL, OMNI, TALKER, VISION, VOCODER, small_omni
+
+from muomni.audio_encoder import AudioEncoder, CTCHead
+from muomni.codec import Codec
+from muomni.data.pictures import box_weights
+from muomni.data.shards import ShardWriter, write_index
+from muomni.errors import UserError
+from muomni.mel import log_mel
+from muomni.omni import Omni
+from muomni.thinker import Thinker
+from muomni.tokenizer import Tokenizer
+from muomni.train.b_audio_encoder import AudioStageConfig, AudioTask, fits
+from muomni.train.c_vision_encoder import VisionStageConfig, VisionTask
+from muomni.train.d_codec import CodecStageConfig, CodecTask
+from muomni.train.d_talker import TalkerStageConfig, TalkerTask
+from muomni.train.e_omni import OmniStageConfig, OmniTask
+from muomni.train.speaking import collate_utterances, talker_loss, time_on_character
+
+LOOP: dict[str, Any] = {
+    "steps": 2,
+    "batch_size": 4,
+    "accumulate": 1,
+    "lr": 0.001,
+    "muon_lr": 0.0,
+    "weight_decay": 0.0,
+    "warmup": 0,
+    "min_lr": 0.1,
+    "clip": 1.0,
+    "eval_every": 2,
+    "save_every": 2,
+    "checkpointing": False,
+    "max_bad_steps": 0,
+}
+TEXTS = ["a dog", "the red fox", "three cats", "it is a lazy dog"]
+
+
+def wave(seed: int, seconds: float = 1.0) -> np.ndarray:
+    """A sound that differs with its seed."""
+    t = np.arange(int(16000 * seconds)) / 16000
+    return (0.3 * np.sin(2 * np.pi * (200 + 90 * seed) * t * (1 + 0.1 * t))).astype(np.float32)
+
+
+def flac(samples: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    soundfile.write(buffer, samples, 16000, format="FLAC")
+    return buffer.getvalue()
+
+
+def png(colour: tuple[int, int, int], size: int = 32) -> bytes:
+    buffer = io.BytesIO()
+    Image.new("RGB", (size, size), colour).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Mel, image and conversation shards of a few samples."""
+    root = tmp_path_factory.mktemp("shards")
+    made: dict[str, dict[str, Any]] = {"mels": {}, "images": {}, "conversations": {}}
+    for split in ("train", "valid"):
+        with ShardWriter(root / "mels", split, 100) as writer:
+            for n, text in enumerate([*TEXTS, "far too many words for such a very short recording of nothing"]):
+                mel = log_mel(torch.from_numpy(wave(n, 0.2 if n == 4 else 1.0)), MEL).numpy().astype(np.float16)
+                about = {"text": text, "speaker": "hibari", "seconds": 1.0, "kind": "statement", "key": f"k{n}"}
+                writer.write(f"{split}-{n}", {"npy": mel, "json": about})
+        made["mels"][split] = writer.shards
+        with ShardWriter(root / "images", split, 100) as writer:
+            for n, (name, colour) in enumerate((("dog", (200, 0, 0)), ("cat", (0, 200, 0)), ("fox", (0, 0, 200)))):
+                thing = {"name": name, "group": "mammal", "colour": None, "box": [0.25, 0.25, 0.75, 0.75]}
+                about = {"kind": "single", "layout": "single", "background": None, "caption": f"a {name}"}
+                writer.write(f"{split}-{n}", {"png": png(colour), "json": {**about, "objects": [thing], "key": name}})
+        made["images"][split] = writer.shards
+        with ShardWriter(root / "conversations", split, 100) as writer:
+            for n in range(6):
+                picture = {"type": "image", "member": "0.png"}
+                sound = {"type": "audio", "member": "0.flac"}
+                question = [picture, {"type": "text", "text": "What is it?"}] if n % 2 else [sound]
+                answer = {"role": "assistant", "content": [{"type": "text", "text": TEXTS[n % 4]}], "speech": False}
+                messages = [{"role": "user", "content": question}, answer]
+                about = {"task": "name" if n % 2 else "dictation", "kind": "what" if n % 2 else "hibari"}
+                about |= {"messages": messages, "targets": ["dog"], "key": f"k{n}"}
+                member = {"0.png": png((40 * n, 0, 0))} if n % 2 else {"0.flac": flac(wave(n))}
+                writer.write(f"{split}-{n}", {"json": about, **member})
+        made["conversations"][split] = writer.shards
+    for kind, shards in made.items():
+        write_index(root / kind, shards, [])
+    return root
+
+
+def test_a_target_longer_than_its_frames_is_counted_and_left_out(data: Path) -> None:
+    cfg = AudioStageConfig(**LOOP, mask_bins=4, mask_frames=4, valid_recordings=4)
+    task = AudioTask(cfg, AUDIO, data / "mels", 0)
+    assert task.impossible == 1 and len(task.train) == len(TEXTS)
+    assert task.evaluate()["impossible_targets"] == 1
+    loss, _ = task.loss(task.batch(0, 0, torch.Generator().manual_seed(0)), 0)
+    assert torch.isfinite(loss)
+    assert fits("egg", 16, 2) and not fits("egg", 16, 1), "doubled letters need a blank between"
+    assert not fits("...", 100, 4), "nothing to hear"
+
+
+def test_stage_c_learns_names_from_pictures(data: Path, small: tuple[Omni, Tokenizer]) -> None:
+    cfg = VisionStageConfig(**LOOP, embedding=16, shift=2, colour=0.05, region_weight=1.0, valid_pictures=3)
+    torch.manual_seed(0)
+    task = VisionTask(cfg, VISION, Thinker(OMNI.thinker), small[1], data / "images", 0)
+    parameters = [p for m in task.modules.values() for p in m.parameters()]
+    optimiser = torch.optim.AdamW(parameters, lr=3e-3)
+    for step in range(60):
+        loss, _ = task.loss(task.batch(step, 0, torch.Generator().manual_seed(step)), step)
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+    scores = task.evaluate()
+    assert scores["objects"] == 1.0 and scores["recall_1"] == 1.0, scores
+
+
+def test_a_box_weighs_the_patches_it_covers() -> None:
+    weights = box_weights(torch.tensor([[0.0, 0.0, 0.5, 0.5], [0.25, 0.0, 0.75, 1.0]]), 2)
+    assert torch.allclose(weights, torch.tensor([[1.0, 0, 0, 0], [0.25, 0.25, 0.25, 0.25]]))
+
+
+def test_a_voice_without_recordings_stops_the_codec(data: Path) -> None:
+    cfg = CodecStageConfig(**LOOP, speaker="nobody", segment=16, commitment=0.25, valid_recordings=4)
+    with pytest.raises(UserError, match="nobody"):
+        CodecTask(cfg, CODEC, MEL, VOCODER, data / "mels", 0)
+
+
+@pytest.fixture(scope="module")
+def talking(data: Path, small: tuple[Omni, Tokenizer]) -> TalkerTask:
+    """Stage D's task with random frozen parts."""
+    cfg = TalkerStageConfig(**LOOP, speaker="hibari", code_noise=0.0, state_dropout=0.0, valid_recordings=4)
+    torch.manual_seed(0)
+    parts = (Thinker(OMNI.thinker), Codec(CODEC), AudioEncoder(AUDIO), CTCHead(AUDIO))
+    return TalkerTask(cfg, TALKER, *parts, small[1], MEL, VOCODER, data / "mels", 0)
+
+
+def test_the_talker_learns_from_aligned_frames(talking: TalkerTask) -> None:
+    assert talking.left_out == 1, "the recording that is too short for its text"
+    for utterance in talking.train:
+        steps = utterance.position[1:] - utterance.position[:-1]
+        assert utterance.position[0] == 0 and utterance.position[-1] == len(utterance.characters) - 1
+        assert set(steps.tolist()) <= {0, 1} and len(utterance.codes) == len(utterance.position)
+    assert time_on_character(torch.tensor([0, 0, 1, 2, 2, 2])).tolist() == [0, 1, 0, 0, 1, 2]
+    rows = talking.train[:2]
+    batch = collate_utterances(rows, TALKER.codes, 0.0, torch.Generator())
+    first = rows[0]
+    assert (batch["previous"][0, 0] == TALKER.codes).all(), "nothing before the first frame"
+    assert torch.equal(batch["previous"][0, 1 : len(first.codes)], first.codes[:-1]), "shifted by one frame, once"
+    assert batch["advance"][0].sum() == len(first.characters), "every character is left once, the last ends the speech"
+
+
+def test_other_text_changes_the_talkers_loss(talking: TalkerTask) -> None:
+    torch.manual_seed(0)
+    batch = talking.batch(0, 0, torch.Generator().manual_seed(0))
+    optimiser = torch.optim.AdamW(talking.talker.parameters(), lr=3e-3)
+    for _ in range(60):
+        loss, _ = talking.loss(batch, 0)
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+    with torch.no_grad():
+        own, _ = talker_loss(talking.talker, batch, talking.states(batch))
+        other = batch | {"characters": batch["characters"].flip(0)}
+        wrong, _ = talker_loss(talking.talker, other, talking.states(batch))
+    assert wrong > own + 0.2, (float(own), float(wrong))
+
+
+def omni_task(data: Path, tokenizer: Tokenizer, freeze: bool) -> OmniTask:
+    """Stage E's task on a random model."""
+    cfg = OmniStageConfig(
+        **LOOP,
+        weights={"name": 0.5, "dictation": 0.5},
+        freeze_vision=freeze,
+        freeze_audio=freeze,
+        talker_every=1,
+        talker_batch=2,
+        speaker="hibari",
+        code_noise=0.1,
+        state_dropout=0.5,
+        valid_answers=2,
+    )
+    torch.manual_seed(1)
+    head = CTCHead(AUDIO)
+    return OmniTask(cfg, small_omni(), head, tokenizer, VOCODER, data / "conversations", data / "mels", 0)
+
+
+def test_stage_e_learns_the_answer_and_nothing_else(data: Path, small: tuple[Omni, Tokenizer]) -> None:
+    task = omni_task(data, small[1], freeze=True)
+    for sample in task.train:
+        learned = sample.targets[sample.targets != -100].tolist()
+        assert learned[-1] == small[1].end, "the end is learned"
+        assert small[1].decode(learned) == sample.dialogue.answer
+        # The target of a position is the next position's token: shifted once.
+        places = (sample.targets != -100).nonzero()[:, 0]
+        assert torch.equal(sample.targets[places[:-1]], sample.ids[places[1:]])
+        assert sample.prompt == places[0] + 1
+
+
+def test_features_of_frozen_encoders_are_those_of_the_encoders(data: Path, small: tuple[Omni, Tokenizer]) -> None:
+    kept, live = (omni_task(data, small[1], freeze).train for freeze in (True, False))
+    tasks = [omni_task(data, small[1], freeze) for freeze in (True, False)]
+    assert set(tasks[0].frozen) == {"codec", "vision_encoder", "audio_encoder"} and set(tasks[1].frozen) == {"codec"}
+    with torch.no_grad():
+        a, b = (t.embed(t.collate(rows, "train")) for t, rows in zip(tasks, (kept, live), strict=True))
+    assert torch.allclose(a, b, atol=1e-4), float((a - b).abs().max())
+
+
+def test_the_talkers_loss_does_not_reach_into_the_thinker(data: Path, small: tuple[Omni, Tokenizer]) -> None:
+    task = omni_task(data, small[1], freeze=True)
+    speech = task.batch(0, 0, torch.Generator().manual_seed(0))["speech"]
+    loss, _ = talker_loss(task.omni.talker, speech, task.text_states(speech))
+    loss.backward()
+    assert all(p.grad is None for p in task.omni.thinker.parameters())
+    assert task.omni.talker.condition.thinker.weight.grad is not None
+
+
+def test_an_unknown_task_in_the_mixture_is_an_error(data: Path, small: tuple[Omni, Tokenizer]) -> None:
+    cfg = omni_task(data, small[1], True).cfg.model_copy(update={"weights": {"nmae": 1.0}})
+    with pytest.raises(UserError, match="nmae"):
+        OmniTask(cfg, small_omni(), CTCHead(AUDIO), small[1], VOCODER, data / "conversations", data / "mels", 0)
