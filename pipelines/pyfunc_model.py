@@ -1,8 +1,8 @@
 """The model as MLflow serves it: ``mlflow.pyfunc.load_model("models:/muomni@champion").predict(...)``.
 
-MLflow copies this file and the package into the registered model ("models from code"): nothing is pickled. A request is a
-row with any of ``text``, ``image`` and ``audio`` (a file's bytes in base64) and ``speak``; an answer is a row of ``text``
-and ``audio``, a WAV file in base64, empty if it was not to be spoken.
+MLflow copies this file and the package into the registered model ("models from code"): nothing is pickled. A request is
+a row with any of ``text``, ``image`` and ``audio`` (a file's bytes in base64) and ``speak``; an answer is a row of
+``text`` and ``audio``, a WAV file in base64, empty if it was not to be spoken.
 """
 
 import base64
@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import mlflow
-import pandas as pd
+import pandas as pd  # type: ignore[import-untyped]
 import soundfile
 from mlflow.models import ModelSignature
 from mlflow.pyfunc import PythonModel, PythonModelContext

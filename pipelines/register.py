@@ -1,9 +1,9 @@
 """Stage register: the evaluated model into the MLflow registry, and who is champion.
 
-The registered model has its code, its checkpoint, a signature and an example. Its version is tagged with the hash of the
-weights, of the held-out data that it was measured on, of parameters and data. A version with the same weights is never
-added twice. The newest is ``challenger``; it becomes ``champion`` if there is none, or if it is better on the same
-held-out data.
+The registered model has its code, its checkpoint, a signature and an example. Its version is tagged with the hash of
+the weights, of the held-out data that it was measured on, of parameters and data. A version with the same weights is
+never added twice. The newest is ``challenger``; it becomes ``champion`` if there is none, or if it is better on the
+same held-out data.
 """
 
 import base64
@@ -12,18 +12,11 @@ import importlib.metadata
 import io
 import json
 import os
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import mlflow
-import pandas as pd
-from mlflow.entities import Metric
-from mlflow.entities.model_registry import ModelVersion
-from mlflow.exceptions import MlflowException
-from mlflow.tracking import MlflowClient
 from PIL import Image
 
 import muomni
@@ -31,18 +24,23 @@ from muomni.checkpoint import load_checkpoint, weights_sha256
 from muomni.config import section
 from muomni.data.files import atomic_write_json, read_json
 from muomni.errors import UserError
-from pipelines import pyfunc_model
 from pipelines.registry_config import RegistryConfig
 from pipelines.run import main
 from pipelines.sender import connect, experiment_id, shown_uri, tracking_uri
+
+if TYPE_CHECKING:
+    from mlflow.entities.model_registry import ModelVersion
+    from mlflow.tracking import MlflowClient
 
 CHECKPOINTS, METRICS, OUT = Path("checkpoints"), Path("metrics"), Path("metrics/registry.json")
 OMNI = "omni"
 COMPONENTS = ("thinker", "audio_encoder", "vision_encoder", "codec", "talker")
 CHAMPION, CHALLENGER = "champion", "challenger"
 # What the registered model needs where it is served; the code comes with it.
-REQUIREMENTS = ("torch", "torchaudio", "numpy", "safetensors", "sentencepiece", "pydantic", "pyyaml", "pillow", "soundfile")
-REQUIREMENTS += ("soxr", "av", "pandas")
+REQUIREMENTS = (
+    *("torch", "torchaudio", "numpy", "safetensors", "sentencepiece", "pydantic", "pyyaml", "pillow"),
+    *("soundfile", "soxr", "av", "pandas"),
+)
 
 
 @dataclass(frozen=True)
@@ -72,7 +70,10 @@ def candidate(checkpoints: Path, metrics: Path) -> Candidate:
     """
     folder = checkpoints / OMNI
     weights, card = weights_of(folder), load_checkpoint(folder).card
-    summary, held_out = read_json(metrics / "summary.json", "evaluate"), read_json(metrics / "held_out.json", "evaluate")
+    summary, held_out = (
+        read_json(metrics / "summary.json", "evaluate"),
+        read_json(metrics / "held_out.json", "evaluate"),
+    )
     params = json.dumps(card["params"], sort_keys=True).encode()
     tags = {
         "weights_sha256": weights,
@@ -100,12 +101,12 @@ def weights_of(folder: Path) -> str:
     return weights_sha256(folder)
 
 
-def example() -> pd.DataFrame:
-    """A question about a picture and one without: what a request looks like."""
+def example() -> dict[str, list[str]]:
+    """A question about a picture and one without, by columns: what a request looks like."""
     picture = io.BytesIO()
     Image.new("RGB", (32, 32), (220, 40, 40)).save(picture, "PNG")
     encoded = base64.b64encode(picture.getvalue()).decode()
-    return pd.DataFrame({"text": ["What color is it?", "Is a dog an animal?"], "image": [encoded, ""]})
+    return {"text": ["What color is it?", "Is a dog an animal?"], "image": [encoded, ""]}
 
 
 def better(new: float, old: float, cfg: RegistryConfig) -> bool:
@@ -114,36 +115,59 @@ def better(new: float, old: float, cfg: RegistryConfig) -> bool:
     return gain > 0 and gain >= cfg.min_gain
 
 
-def versions(client: MlflowClient, name: str) -> list[ModelVersion]:
-    """All versions of a registered model, which is made if it is not there."""
-    if not client.search_registered_models(f"name = '{name}'"):
-        client.create_registered_model(name)
+def registry_client() -> "MlflowClient":
+    """A client whose registry is where its runs are, whatever MLflow was told before in this process."""
+    client = connect()
+    return type(client)(tracking_uri(), registry_uri=tracking_uri())
+
+
+def versions(client: "MlflowClient", name: str) -> "list[ModelVersion]":
+    """All versions of a registered model; none if there is no such model."""
     return list(client.search_model_versions(f"name = '{name}'"))
 
 
-def with_weights(client: MlflowClient, name: str, weights: str) -> ModelVersion | None:
+def with_weights(client: "MlflowClient", name: str, weights: str) -> "ModelVersion | None":
     """The version of a registered model that has these weights."""
     return next((v for v in versions(client, name) if v.tags.get("weights_sha256") == weights), None)
 
 
-def add_version(client: MlflowClient, name: str, new: Candidate) -> ModelVersion:
+def add_version(client: "MlflowClient", name: str, new: Candidate) -> "ModelVersion":
     """Log the model in a run of its own and register it."""
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+    # Here, since both take seconds to import, and after `connect` has switched MLflow's telemetry off.
+    import mlflow
+    import pandas as pd  # type: ignore[import-untyped]
+
+    from pipelines import pyfunc_model
+
+    mlflow.set_tracking_uri(tracking_uri())
+    mlflow.set_registry_uri(tracking_uri())
     source = Path(muomni.__file__).parent
-    with mlflow.start_run(experiment_id=experiment_id(client), run_name="register", tags=new.tags | {"stage": "register"}):
+    with mlflow.start_run(
+        experiment_id=experiment_id(client), run_name="register", tags=new.tags | {"stage": "register"}
+    ):
         info = mlflow.pyfunc.log_model(
             name="model",
             python_model=pyfunc_model.__file__,
             code_paths=[str(source)],
             artifacts={pyfunc_model.CHECKPOINT: str(new.folder)},
             signature=pyfunc_model.SIGNATURE,
-            input_example=example(),
+            input_example=pd.DataFrame(example()),
             pip_requirements=[f"{package}=={importlib.metadata.version(package)}" for package in REQUIREMENTS],
         )
         mlflow.log_metrics(new.figures, model_id=info.model_id)
         return mlflow.register_model(info.model_uri, name, tags=new.tags)
 
 
-def add_component(client: MlflowClient, name: str, folder: Path, run_id: str) -> str:
+def measure_again(client: "MlflowClient", name: str, version: "ModelVersion", new: Candidate) -> None:
+    """Give a version today's figures: the weights are the same, what they were measured on may not be."""
+    for figure, value in new.figures.items():
+        client.log_metric(str(version.run_id), figure, value)
+    for key, text in new.tags.items():
+        client.set_model_version_tag(name, version.version, key, text)
+
+
+def add_component(client: "MlflowClient", name: str, folder: Path, run_id: str) -> str:
     """Register a part's checkpoint, unless a version has its weights, and return the version."""
     weights = weights_of(folder)
     found = with_weights(client, name, weights)
@@ -152,12 +176,14 @@ def add_component(client: MlflowClient, name: str, folder: Path, run_id: str) ->
         source = f"{client.get_run(run_id).info.artifact_uri}/components/{folder.name}"
         card = load_checkpoint(folder).card
         tags = {"weights_sha256": weights, "revision": card["revision"], "training_run": card["run"]}
+        if not client.search_registered_models(f"name = '{name}'"):
+            client.create_registered_model(name)
         found = client.create_model_version(name, source, run_id, tags=tags)
     client.set_registered_model_alias(name, CHALLENGER, found.version)
     return str(found.version)
 
 
-def promoted(client: MlflowClient, cfg: RegistryConfig, new: Candidate, version: ModelVersion) -> bool:
+def promoted(client: "MlflowClient", cfg: RegistryConfig, new: Candidate, version: "ModelVersion") -> bool:
     """Make a version champion if it deserves it, and say why or why not.
 
     Returns:
@@ -172,7 +198,7 @@ def promoted(client: MlflowClient, cfg: RegistryConfig, new: Candidate, version:
         if champion.tags.get("held_out_sha256") != new.held_out:
             print(f"register: {who} stays champion: it was measured on other held-out data, so nothing compares")
             return False
-        old = client.get_run(champion.run_id).data.metrics.get(cfg.promote_by)
+        old = client.get_run(str(champion.run_id)).data.metrics.get(cfg.promote_by)
         if old is None:
             print(f"register: {who} stays champion: it has no {cfg.promote_by} to compare with")
             return False
@@ -201,30 +227,31 @@ def register(cfg: RegistryConfig, checkpoints: Path, metrics: Path) -> dict[str,
     new = candidate(checkpoints, metrics)
     if cfg.promote_by not in new.figures:
         known = ", ".join(sorted(new.figures))
-        raise UserError(f"registry.promote_by: no figure '{cfg.promote_by}' in {metrics / 'summary.json'}; one of {known}")
+        raise UserError(
+            f"registry.promote_by: no figure '{cfg.promote_by}' in {metrics / 'summary.json'}; one of {known}"
+        )
     try:
-        client = connect()
-        mlflow.set_tracking_uri(tracking_uri())
-        mlflow.set_registry_uri(tracking_uri())
+        client = registry_client()
         version = with_weights(client, cfg.name, new.weights)
         if version is None:
             version = add_version(client, cfg.name, new)
-        else:  # the same weights, perhaps measured in another way
-            now = int(time.time() * 1000)
-            client.log_batch(version.run_id, [Metric(name, value, now, 0) for name, value in new.figures.items()])
-            for key, value in new.tags.items():
-                client.set_model_version_tag(cfg.name, version.version, key, value)
+        else:
+            measure_again(client, cfg.name, version, new)
         client.set_registered_model_alias(cfg.name, CHALLENGER, version.version)
         champion = promoted(client, cfg, new, version)
         parts = {}
         for part in COMPONENTS if cfg.components else ():
             name = f"{cfg.name}-{part.replace('_', '-')}"
-            parts[name] = add_component(client, name, checkpoints / part, version.run_id)
+            parts[name] = add_component(client, name, checkpoints / part, str(version.run_id))
             if champion:
                 client.set_registered_model_alias(name, CHAMPION, parts[name])
-    except (MlflowException, OSError) as error:
+    except Exception as error:
+        if not isinstance(error, OSError) and type(error).__module__.split(".")[0] not in ("mlflow", "sqlalchemy"):
+            raise  # no fault of MLflow's, nor of its address
         reason = " ".join(str(error).split())[:300]
-        raise UserError(f"{shown_uri()}: MLflow failed ({reason}); see that it runs, then `dvc repro register`") from None
+        raise UserError(
+            f"{shown_uri()}: MLflow failed ({reason}); see that it runs, then `dvc repro register`"
+        ) from None
     return {
         "name": cfg.name,
         "version": str(version.version),

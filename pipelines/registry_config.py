@@ -8,7 +8,9 @@ from muomni.config import Section
 class RegistryConfig(Section):
     """Section ``registry``."""
 
-    name: str = Field(pattern=r"^[A-Za-z0-9_-]+$", description="the registered model; parts are <name>-thinker and so on")
+    name: str = Field(
+        pattern=r"^[A-Za-z0-9_-]+$", description="the registered model; parts are <name>-thinker and so on"
+    )
     promote_by: str = Field(description="the figure of metrics/summary.json that decides who is champion")
     higher_is_better: bool = Field(description="whether more of it is better; false for error rates")
     min_gain: float = Field(ge=0, description="by how much a challenger must be better than the champion")

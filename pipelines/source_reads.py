@@ -76,8 +76,10 @@ def imported(node: ast.AST, package: str) -> tuple[list[str], list[str]]:
 
 
 def is_trivial(tree: ast.Module) -> bool:
-    """Whether a file holds only a docstring and constants, such as ``__version__ = "1"``."""
+    """Whether a file holds only a docstring, constants, such as ``__version__ = "1"``, and environment defaults."""
     for node in tree.body:
+        if ast.unparse(node) == "import os" or ast.unparse(node).startswith("os.environ.setdefault("):
+            continue
         if isinstance(node, ast.Assign | ast.AnnAssign | ast.Expr) and (
             node.value is None or isinstance(node.value, ast.Constant)
         ):

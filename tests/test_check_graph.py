@@ -137,7 +137,7 @@ def test_reading_every_parameter_is_a_problem(tree: Path) -> None:
 
 
 def test_code_in_an_init_file_is_a_problem(tree: Path) -> None:
-    edit(tree / "muomni/__init__.py", '__version__ = "1"', "import os")
+    edit(tree / "muomni/__init__.py", '__version__ = "1"', "import json")
     (problem,) = check_graph(tree)
     assert "muomni/__init__.py" in problem
 

@@ -1,8 +1,8 @@
 """A speech recogniser that shares nothing with the model and judges its speech: Whisper tiny.en (Radford et al., 2022).
 
-It comes in two packages, the optional group ``judge``, and needs no network. Whisper encodes windows of 30 seconds, most
-of which would be silence behind a short sentence: one of 15 seconds takes a third of the time. With less than about 5
-seconds of silence left it begins to repeat itself, so what is longer than 10 seconds gets the whole window.
+It comes in two packages, the optional group ``judge``, and needs no network. Whisper encodes windows of 30 seconds,
+most of which would be silence behind a short sentence: one of 15 seconds takes a third of the time. With less than
+about 5 seconds of silence left it begins to repeat itself, so what is longer than 10 seconds gets the whole window.
 """
 
 import os

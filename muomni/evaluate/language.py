@@ -67,6 +67,16 @@ def scores(logprobs: FloatArray, spelled: Sequence[int], window: int, seed: int)
     return {name: value | {"n": len(logprobs)} for name, value in found.items()}  # tokens, not windows
 
 
+def bytes_spelled(stream: NDArray[np.integer], tokenizer: Tokenizer, eot: int) -> list[int]:
+    """UTF-8 bytes of text that each token of packed documents spells; `eot` spells none.
+
+    Document by document: the space that the tokenizer puts before a text is not the text's.
+    """
+    ends = np.flatnonzero(stream == eot) + 1
+    documents = np.split(stream, ends)
+    return [len(piece.encode()) for ids in documents for piece in tokenizer.pieces(ids.tolist())]
+
+
 def score_language(
     thinkers: dict[str, Thinker],
     train: TokenDataset,
@@ -93,8 +103,8 @@ def score_language(
         seed: of the intervals.
     """
     stream = np.asarray(test.tokens)[: most + 1 if most else None]
-    spelled = [len(piece.encode()) for piece in tokenizer.pieces(stream.tolist())[1:]]
-    counted = {
+    spelled = bytes_spelled(stream, tokenizer, test.eot)[1:]
+    counted: dict[str, Unigram | KneserNey] = {
         "unigram": Unigram(train.tokens, test.vocab_size),
         "ngram": KneserNey(train.tokens, test.vocab_size, test.eot, order),
     }

@@ -43,7 +43,7 @@ def ended(positions: Tensor, characters: int, frames: int) -> bool:
 
 
 @torch.no_grad()
-def say(talker: Talker, thinker: Thinker, tokenizer: Tokenizer, text: str, seed: int, temperature: float) -> Said:
+def say(talker: Talker, thinker: Thinker, tokenizer: Tokenizer, text: str, seed: int) -> Said:
     """Have the Talker say a text from the states of a Thinker that reads it as an answer."""
     device = talker.advance.weight.device
     ids = tokenizer.encode(text)

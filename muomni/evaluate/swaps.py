@@ -1,9 +1,9 @@
 """Swap tests: when the picture, the recording, the question or the text is exchanged, the answer must follow.
 
-Each test asks a question with one input exchanged for that of another test item, and looks whether the answer says what
-holds for the new input or what held for the old one. Where it says neither, the model was wrong but cannot be accused of
-not looking. A model that ignores an input says the new fact as often as the old one, or nothing but other things, and
-fails.
+Each test asks a question with one input exchanged for that of another test item, and looks whether the answer says
+what holds for the new input or what held for the old one. Where it says neither, the model was wrong but cannot be
+accused of not looking. A model that ignores an input says the new fact as often as the old one, or nothing but other
+things, and fails.
 """
 
 from collections.abc import Iterable, Iterator, Sequence

