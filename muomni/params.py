@@ -5,7 +5,6 @@ The command, the run form and the checks read this; a stage reads only its own s
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from pydantic import Field
 
@@ -21,6 +20,7 @@ from muomni.errors import UserError
 from muomni.evaluate.config import EvaluateConfig
 from muomni.mel import MelConfig
 from muomni.omni import FusionConfig
+from muomni.registry_config import RegistryConfig
 from muomni.talker import TalkerConfig
 from muomni.thinker import ThinkerConfig
 from muomni.tokenizer import TokenizerConfig
@@ -61,8 +61,8 @@ class Params(Section):
     d_codec: CodecStageConfig
     d_talker: TalkerStageConfig
     e_omni: OmniStageConfig
-    evaluate: EvaluateConfig | None = None
-    registry: dict[str, Any] = Field(default_factory=dict)
+    evaluate: EvaluateConfig
+    registry: RegistryConfig
 
 
 def equals(p: Params) -> Iterator[tuple[str, int, str, int]]:

@@ -91,7 +91,9 @@ def run() -> None:
         scores["seeing"], seen, pictures = seeing(parts, cfg)
     with timed("speech"):
         listened = listen(parts, cfg, judge, SPEECH, MELS)
-        scores["speech"] = listened.scores | {"judge": judge.name if judge else "off or not installed"}
+        scores["speech"] = listened.scores | {
+            "judge": judge.name if judge else "off" if cfg.judge == "off" else "not installed"
+        }
     with timed("the whole model"):
         answered = answer_all(parts, cfg, judge, CONVERSATIONS)
         scores["omni"] = answered.scores

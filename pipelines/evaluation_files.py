@@ -90,7 +90,9 @@ def answer_sheet(answered: Answered) -> Iterable[tuple[Any, str, bool]]:
             picture = next(digest for name, digest in dialogue.media.items() if name.endswith(".png"))
             question = question_of(dialogue) or "(spoken question)"
             good = dialogue.is_right(reply.text)
-            text = f"{question}\n{reply.text[:60]}" + ("" if good else f"\n(wanted: {', '.join(dialogue.targets)})")
+            text = f"{question}\n{plain(reply.text)[:60]}" + (
+                "" if good else f"\n(wanted: {', '.join(dialogue.targets)})"
+            )
             yield answered.data.pictures[picture], text, good
 
 
@@ -102,12 +104,17 @@ def name_sheet(result: Evaluation) -> Iterable[tuple[Any, str, bool]]:
         yield result.pictures[number].pixels, text, given == wanted
 
 
+def plain(text: str) -> str:
+    """A text on one line, without control characters, of which a model may make some."""
+    return " ".join("".join(c if c.isprintable() else " " for c in text).split())
+
+
 def write_table(path: Path, head: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
     """Write tab-separated values."""
     with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, delimiter="\t", lineterminator="\n")
         writer.writerow(head)
-        writer.writerows(rows)
+        writer.writerows([plain(str(cell)) for cell in row] for row in rows)
 
 
 def write_samples(result: Evaluation, folder: Path) -> None:

@@ -24,7 +24,7 @@ from muomni.checkpoint import load_checkpoint, weights_sha256
 from muomni.config import section
 from muomni.data.files import atomic_write_json, read_json
 from muomni.errors import UserError
-from pipelines.registry_config import RegistryConfig
+from muomni.registry_config import RegistryConfig
 from pipelines.run import main
 from pipelines.sender import connect, experiment_id, shown_uri, tracking_uri
 

@@ -14,9 +14,9 @@ from small_models import small_omni
 
 from muomni.checkpoint import make_card, save_checkpoint
 from muomni.errors import UserError
+from muomni.registry_config import RegistryConfig
 from muomni.tokenizer import Tokenizer
 from pipelines.register import better, register, registry_client
-from pipelines.registry_config import RegistryConfig
 
 CFG = RegistryConfig(name="muomni", promote_by="accuracy", higher_is_better=True, min_gain=0.01, components=True)
 

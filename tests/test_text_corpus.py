@@ -2,12 +2,14 @@
 
 import json
 import random
+import re
 import unicodedata
 
 import pytest
 
 from muomni.data.badsamples import BadSamples
 from muomni.data.files import read_jsonl, sha256_folder
+from muomni.data.grammar import content_key
 from muomni.data.nearcopies import near_copies
 from muomni.data.text_corpus import (
     TextConfig,
@@ -15,6 +17,7 @@ from muomni.data.text_corpus import (
     clean,
     file_documents,
     make_facts,
+    make_sentences,
     sample_documents,
     split_documents,
     usable,
@@ -27,6 +30,7 @@ SETTINGS = {
     "max_mb": 100.0,
     "max_document_mb": 0.05,
     "fact_documents": 0,
+    "sentences": 0,
     "valid_fraction": 0.1,
     "test_fraction": 0.2,
     "max_bad_fraction": 0.2,
@@ -199,6 +203,20 @@ def test_facts_are_about_the_pictures_and_only_in_training(tmp_path):
     with pytest.raises(UserError, match="dvc repro corpus-images"):
         make_facts(10, tmp_path / "missing.jsonl", seed=0)
     assert make_facts(0, tmp_path / "missing.jsonl", seed=0) == []
+
+
+def test_held_out_sentences_speak_of_combinations_that_training_has_not(tmp_path):
+    concepts = tmp_path / "concepts.jsonl"
+    names = ("dog", "cat", "apple", "car", "banana", "house", "bird", "fish", "train", "guitar", "hat", "spoon")
+    concepts.write_text("".join(json.dumps({"id": n, "name": n}) + "\n" for n in names))
+    splits = make_sentences(400, concepts, seed=0)
+    assert all(splits.values()) and splits == make_sentences(400, concepts, seed=0)
+    keys = {
+        split: {content_key(text) for d in documents for text in re.findall(r"[^.?]+[.?]", d.text)}
+        for split, documents in splits.items()
+    }
+    assert not keys["test"] & keys["train"] and not keys["valid"] & keys["train"]
+    assert make_sentences(0, tmp_path / "missing.jsonl", seed=0) == {"train": [], "valid": [], "test": []}
 
 
 def test_embedded_addresses_hold_no_near_copies_across_splits(tmp_path):

@@ -26,6 +26,9 @@ def held_out(tokens: Path, shards: list[Path], cfg: EvaluateConfig) -> dict[str,
     for folder in shards:
         for shard in read_index(folder)["splits"]["test"]["shards"]:
             files[(folder / shard["file"]).as_posix()] = shard["sha256"]
-    whole = {"files": files, "evaluate": cfg.model_dump(mode="json")}
+    whole = {
+        "files": files,
+        "evaluate": cfg.model_dump(mode="json", exclude={"judge"}),
+    }  # it judges, it is not the data
     digest = hashlib.sha256(json.dumps(whole, sort_keys=True).encode()).hexdigest()
     return {"sha256": digest, **whole}
