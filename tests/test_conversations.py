@@ -272,5 +272,5 @@ def test_a_task_without_material_says_so(world: Path, tmp_path: Path) -> None:
 def test_unknown_tasks_and_negative_counts_are_refused() -> None:
     with pytest.raises(UserError, match="conversations: train.sing: unknown key"):
         config(train=counts(1) | {"sing": 1})
-    with pytest.raises(UserError, match="conversations.test.world"):
+    with pytest.raises(UserError, match="conversations: test.world"):
         config(test=counts(1, world=-1))

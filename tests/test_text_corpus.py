@@ -2,15 +2,16 @@
 
 import json
 import random
-import re
 import unicodedata
 
 import pytest
 
 from muomni.data.badsamples import BadSamples
+from muomni.data.concepts import by_name
 from muomni.data.files import read_jsonl, sha256_folder
-from muomni.data.grammar import content_key
 from muomni.data.nearcopies import near_copies
+from muomni.data.splits import combination_split
+from muomni.data.spoken import spoken_sentences
 from muomni.data.text_corpus import (
     TextConfig,
     build_text_corpus,
@@ -209,13 +210,18 @@ def test_held_out_sentences_speak_of_combinations_that_training_has_not(tmp_path
     concepts = tmp_path / "concepts.jsonl"
     names = ("dog", "cat", "apple", "car", "banana", "house", "bird", "fish", "train", "guitar", "hat", "spoon")
     concepts.write_text("".join(json.dumps({"id": n, "name": n}) + "\n" for n in names))
+
+    def whose(key):
+        return combination_split(key, 0)
+
     splits = make_sentences(400, concepts, seed=0)
     assert all(splits.values()) and splits == make_sentences(400, concepts, seed=0)
-    keys = {
-        split: {content_key(text) for d in documents for text in re.findall(r"[^.?]+[.?]", d.text)}
-        for split, documents in splits.items()
-    }
-    assert not keys["test"] & keys["train"] and not keys["valid"] & keys["train"]
+    said = spoken_sentences([by_name()[n] for n in names], random.Random("0:sentences"), 400, whose)
+    assert {"train", "valid", "test"} == {item.split for item in said}
+    train = " ".join(document.text for document in splits["train"])
+    held_out = [item for item in said if item.split != "train" and len(item.text.split()) > 3]
+    assert held_out and not [item.text for item in held_out if item.text in train]
+    assert all(item.text in " ".join(d.text for d in splits[item.split]) for item in said)
     assert make_sentences(0, tmp_path / "missing.jsonl", seed=0) == {"train": [], "valid": [], "test": []}
 
 
