@@ -5,6 +5,6 @@ import os
 __version__ = "0.1.0"
 
 # Read when torch is loaded, so set before. A thread that waits for another spins by default, and on a CPU that has
-# something else to do as well the two then keep each other waiting: a training step took 2 to 4 times as long beside
-# one busy process, and as long as ever on a quiet machine (docs/log.md).
+# something else to do as well the two then keep each other waiting: a training step took more than twice as
+# long beside one busy process. On a quiet machine waiting without spinning costs up to a third (docs/log.md).
 os.environ.setdefault("GOMP_SPINCOUNT", "1000")

@@ -58,12 +58,12 @@ TALKER = TalkerConfig(
 MEL = MelConfig(
     sample_rate=16000,
     n_fft=1024,
-    win_length=1024,
+    win_length=800,
     hop_length=160,
     n_mels=128,
-    f_min=0.0,
+    f_min=20.0,
     f_max=8000.0,
-    floor=1e-4,
+    floor=0.01,
 )
 VOCODER = VocoderConfig(kind="griffin_lim", iterations=4, momentum=0.99, inversion_steps=2, seed=0)
 OMNI = OmniConfig(

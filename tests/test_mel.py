@@ -6,21 +6,11 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from small_models import MEL as CFG
 
 from muomni.config import parse
 from muomni.errors import UserError
 from muomni.mel import LogMel, MelConfig, count_frames, log_mel, mel_filters
-
-CFG = MelConfig(
-    sample_rate=16000,
-    n_fft=1024,
-    win_length=800,
-    hop_length=160,
-    n_mels=128,
-    f_min=20.0,
-    f_max=8000.0,
-    floor=0.01,
-)
 
 
 def tone(hz: float, seconds: float = 1.0) -> torch.Tensor:

@@ -10,22 +10,12 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from small_models import MEL
 
 from muomni.data.mel_shards import write_mel_shards
 from muomni.data.shards import read_shards
 from muomni.errors import UserError
-from muomni.mel import MelConfig, count_frames, log_mel
-
-MEL = MelConfig(
-    sample_rate=16000,
-    n_fft=1024,
-    win_length=800,
-    hop_length=160,
-    n_mels=128,
-    f_min=20.0,
-    f_max=8000.0,
-    floor=0.01,
-)
+from muomni.mel import count_frames, log_mel
 
 
 def corpus(folder: Path, rate: int = 16000) -> list[dict[str, Any]]:

@@ -4,21 +4,12 @@ import math
 
 import pytest
 import torch
+from small_models import MEL
 
 from muomni.errors import UserError
-from muomni.mel import MelConfig, log_mel
+from muomni.mel import log_mel
 from muomni.vocoder import GriffinLim, VocoderConfig, griffin_lim
 
-MEL = MelConfig(
-    sample_rate=16000,
-    n_fft=1024,
-    win_length=800,
-    hop_length=160,
-    n_mels=128,
-    f_min=20.0,
-    f_max=8000.0,
-    floor=0.01,
-)
 CFG = VocoderConfig(kind="griffin_lim", iterations=32, momentum=0.99, inversion_steps=8, seed=0)
 
 
