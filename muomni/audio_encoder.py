@@ -5,6 +5,8 @@ impossible. The head therefore emits several character slots from each state (4 
 does not fit can be counted and is next to nothing.
 """
 
+import unicodedata
+
 import torch
 import torch.nn.functional as F
 from pydantic import Field, model_validator
@@ -21,17 +23,19 @@ DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight"
 def normalise_with_offsets(text: str) -> tuple[str, list[int]]:
     """What is heard of a text, and which character of the text each of its characters comes from.
 
-    Lower case, digits spelled one by one, only letters, apostrophes and single spaces between words.
+    Lower case without accents, digits spelled one by one, only letters, apostrophes and single spaces between words.
     """
     heard: list[str] = []
     offsets: list[int] = []
-    for offset, c in enumerate(text):
-        c = "'" if c == "’" else c.lower()
-        spelled = f" {DIGITS[int(c)]} " if c in "0123456789" else c if c in CHARACTERS else " "
-        for s in spelled:
-            if s != " " or (heard and heard[-1] != " "):
-                heard.append(s)
-                offsets.append(offset)
+    for offset, written in enumerate(text):
+        for c in unicodedata.normalize("NFKD", written.lower().replace("’", "'")):  # a letter, then its accents
+            if unicodedata.combining(c):
+                continue
+            spelled = f" {DIGITS[int(c)]} " if c in "0123456789" else c if c in CHARACTERS else " "
+            for s in spelled:
+                if s != " " or (heard and heard[-1] != " "):
+                    heard.append(s)
+                    offsets.append(offset)
     if heard and heard[-1] == " ":
         heard.pop()
         offsets.pop()

@@ -143,8 +143,8 @@ def fuse(
         ValueError: if the states do not fill the placeholders exactly.
     """
     x = model.thinker.embed(ids)
-    for token, states, projector in (
-        (tokenizer.image, images, model.vision_projector),
+    for token, states, project in (
+        (tokenizer.image, images, model.project_images),
         (tokenizer.audio, audio, model.audio_projector),
     ):
         places = ids == token
@@ -152,7 +152,7 @@ def fuse(
         if count != given:
             raise ValueError(f"{given} states for {count} placeholders")
         if states is not None and count:
-            x = x.masked_scatter(places[..., None], projector(states.to(x.dtype)).to(x.dtype))
+            x = x.masked_scatter(places[..., None], project(states.to(x.dtype)).to(x.dtype))
     return x
 
 

@@ -56,6 +56,9 @@ class Omni(nn.Module):
         self.audio_encoder = AudioEncoder(cfg.audio_encoder)
         self.vision_projector = nn.Linear(cfg.vision_encoder.d_model, width)
         self.audio_projector = nn.Linear(cfg.audio_encoder.d_model, width)
+        # Where each state of a picture lies: rotary positions tell the Thinker distances in the sequence only.
+        self.places = nn.Embedding(self.image_positions, width)
+        nn.init.normal_(self.places.weight, std=0.2)
         self.codec = Codec(cfg.codec)
         self.talker = Talker(cfg.talker, width)
 
@@ -65,6 +68,11 @@ class Omni(nn.Module):
         if self.cfg.fusion.image_grid == 0:
             return cls[:, None]
         return torch.cat((cls[:, None], pool_grid(patches, self.cfg.fusion.image_grid)), dim=1)
+
+    def project_images(self, states: Tensor) -> Tensor:
+        """States of pictures in reading order ``[N, Dv]`` to the Thinker's width, each with its place, ``[N, D]``."""
+        places = torch.arange(len(states), device=states.device) % self.image_positions
+        return self.vision_projector(states) + self.places(places)
 
     @property
     def image_positions(self) -> int:

@@ -40,7 +40,7 @@ def count_components(cfg: OmniConfig, stage_c: VisionStageConfig) -> tuple[dict[
 
     Returns:
         The components of `SPECIFIED` with their parameters, and what is not part of the specified sizes: the heads
-        that only training uses and what conditions the Talker.
+        that only training uses, what conditions the Talker, and what tells where in a picture a state lies.
     """
     with torch.device("meta"):
         model, ctc = Omni(cfg), CTCHead(cfg.audio_encoder)
@@ -55,6 +55,7 @@ def count_components(cfg: OmniConfig, stage_c: VisionStageConfig) -> tuple[dict[
         "Projectors": count([model.vision_projector, model.audio_projector]),
     }
     others = {
+        "places in a picture": count([model.places]),
         "Talker's conditioning": condition,
         "CTC head, training only": count([ctc]),
         "contrastive, training only": count([contrastive]),

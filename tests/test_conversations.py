@@ -43,7 +43,7 @@ def counts(number: int, **changes: int) -> dict[str, int]:
 
 
 def config(**changes: Any) -> ConversationsConfig:
-    raw = {"train": counts(300), "valid": counts(10), "test": counts(60), "per_shard": 500}
+    raw = {"train": counts(300), "valid": counts(10), "test": counts(60), "turns": 3, "per_shard": 500}
     return parse(ConversationsConfig, raw | changes, "conversations")
 
 
@@ -186,7 +186,8 @@ def test_every_task_is_there_in_its_form(world: Path) -> None:
     spoken = utterances(world)
     for sample in samples(world, "train"):
         about = sample["json"]
-        user, assistant = about["messages"]
+        user, assistant, *further = about["messages"]
+        assert not further or about["task"] in ("single", "scene")
         assert tuple(part["type"] for part in user["content"]) == wanted[about["task"]]
         for part in user["content"]:
             assert part["type"] == "text" or part["member"] in sample
@@ -201,6 +202,23 @@ def test_every_task_is_there_in_its_form(world: Path) -> None:
         if about["task"] == "read_aloud":
             assert assistant["speech_member"] == "0.flac" and row["speaker"] == "hibari"
             assert row["text"] in user["content"][0]["text"]
+
+
+def test_only_training_asks_more_about_a_picture_and_each_time_something_else(world: Path) -> None:
+    turns = []
+    for sample in samples(world, "train"):
+        about = sample["json"]
+        if about["task"] == "scene":
+            turns.append(1 + len(about["more"]))
+        kinds = [about["kind"], *(qa["kind"] for qa in about["more"])]
+        assert len(set(kinds)) == len(kinds)
+        assert len(about["messages"]) == 2 * len(kinds)
+        for qa, question, answer in zip(about["more"], about["messages"][2::2], about["messages"][3::2], strict=True):
+            assert question["content"] == [{"type": "text", "text": qa["question"]}]
+            assert is_right(QA(qa["kind"], "", "", tuple(qa["targets"]), ""), answer["content"][0]["text"]), about
+    assert set(turns) == {1, 2, 3}
+    for split in ("valid", "test"):
+        assert all(len(sample["json"]["messages"]) == 2 for sample in samples(world, split))
 
 
 def test_spoken_questions_are_the_questions_that_are_answered(world: Path) -> None:

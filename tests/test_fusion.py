@@ -37,7 +37,7 @@ def test_fuse_puts_each_state_in_its_place_and_leaves_text_alone(small: Small) -
     ids = torch.tensor([[t.user, t.image, t.image, 50, t.audio], [t.image, 51, t.audio, t.audio, t.pad]])
     images, audio = torch.randn(3, VISION.d_model), torch.randn(3, AUDIO.d_model)
     x = fuse(model, ids, tokenizer, images, audio)
-    seen, heard = model.vision_projector(images), model.audio_projector(audio)
+    seen, heard = model.project_images(images), model.audio_projector(audio)
     torch.testing.assert_close(x[0, 1:3], seen[:2])
     torch.testing.assert_close(x[1, 0], seen[2])
     torch.testing.assert_close(x[0, 4], heard[0])
@@ -49,11 +49,23 @@ def test_fuse_puts_each_state_in_its_place_and_leaves_text_alone(small: Small) -
 @torch.no_grad()
 def test_the_order_of_pictures_matters(small: Small) -> None:
     model, tokenizer = small
-    ids = torch.tensor([[tokenizer.user, tokenizer.image, 50, tokenizer.image, tokenizer.end]])
-    images = torch.randn(2, VISION.d_model)
-    one, other = fuse(model, ids, tokenizer, images), fuse(model, ids, tokenizer, images.flip(0))
-    torch.testing.assert_close(one[0, 1], other[0, 3])
+    size = model.image_positions
+    picture = [tokenizer.image] * size
+    ids = torch.tensor([[tokenizer.user, *picture, 50, *picture, tokenizer.end]])
+    images = torch.randn(2, size, VISION.d_model)
+    one, other = (fuse(model, ids, tokenizer, order.flatten(0, 1)) for order in (images, images.flip(0)))
+    torch.testing.assert_close(one[0, 1 : 1 + size], other[0, 2 + size : 2 + 2 * size])
     assert (model.thinker(one)[0, -1] - model.thinker(other)[0, -1]).abs().max() > 1e-3
+
+
+@torch.no_grad()
+def test_equal_states_of_a_picture_differ_by_their_place(small: Small) -> None:
+    model, t = small
+    size = model.image_positions
+    ids = torch.tensor([[t.user, *[t.image] * size, *[t.image] * size]])
+    x = fuse(model, ids, t, torch.zeros(2 * size, VISION.d_model))[0, 1:].view(2, size, -1)
+    torch.testing.assert_close(x[0], x[1])
+    assert torch.pdist(x[0]).min() > 0.1
 
 
 @pytest.mark.parametrize(("pictures", "recordings"), [(None, 2), (1, 2), (3, 2), (2, None), (2, 1), (2, 3), (0, 0)])

@@ -126,7 +126,7 @@ def test_base_has_the_specified_sizes() -> None:
     assert components["RVQ codec"] == 49_344  # by hand: 128 x 64 + 64, 2 x 128 x 64, 64 x 128 x 3 + 128
     assert components["Projectors"] == 128 * 256 + 256 + 192 * 256 + 256
     assert others["Talker's conditioning"] > 0 and others["CTC head, training only"] == 192 * 4 * 29 + 4 * 29
-    assert len(others) == 3
+    assert others["places in a picture"] == 256 and len(others) == 4
 
 
 def test_base_is_the_specified_shape() -> None:
@@ -153,7 +153,7 @@ def test_the_table_counts_what_a_real_model_has() -> None:
     _, stage_c = read_shapes(PROFILES / "tiny.yaml")
     components, others = count_components(OMNI, stage_c)
     total = sum(p.numel() for p in Omni(OMNI).parameters())
-    assert sum(components.values()) + others["Talker's conditioning"] == total
+    assert sum(components.values()) + others["Talker's conditioning"] + others["places in a picture"] == total
 
 
 def test_the_table_prints_both_vocabularies_and_every_row() -> None:

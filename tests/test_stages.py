@@ -21,7 +21,7 @@ from muomni.omni import Omni
 from muomni.thinker import Thinker
 from muomni.tokenizer import Tokenizer
 from muomni.train.b_audio_encoder import AudioStageConfig, AudioTask, fits
-from muomni.train.c_vision_encoder import VisionStageConfig, VisionTask
+from muomni.train.c_vision_encoder import VisionStageConfig, VisionTask, rest_weights, text_states
 from muomni.train.d_codec import CodecStageConfig, CodecTask
 from muomni.train.d_talker import TalkerStageConfig, TalkerTask
 from muomni.train.e_omni import OmniStageConfig, OmniTask
@@ -78,7 +78,8 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
         with ShardWriter(root / "images", split, 100) as writer:
             for n, (name, colour) in enumerate((("dog", (200, 0, 0)), ("cat", (0, 200, 0)), ("fox", (0, 0, 200)))):
                 thing = {"name": name, "group": "mammal", "colour": None, "box": [0.25, 0.25, 0.75, 0.75]}
-                about = {"kind": "single", "layout": "single", "background": None, "caption": f"a {name}"}
+                background = ("pink", "blue", None)[n]
+                about = {"kind": "single", "layout": "single", "background": background, "caption": f"a {name}"}
                 writer.write(f"{split}-{n}", {"png": png(colour), "json": {**about, "objects": [thing], "key": name}})
         made["images"][split] = writer.shards
         with ShardWriter(root / "conversations", split, 100) as writer:
@@ -121,12 +122,27 @@ def test_stage_c_learns_names_from_pictures(data: Path, small: tuple[Omni, Token
         loss.backward()
         optimiser.step()
     scores = task.evaluate()
-    assert scores["objects"] == 1.0 and scores["recall_1"] == 1.0, scores
+    assert scores["objects"] == 1.0 and scores["recall_1"] == 1.0 and scores["backgrounds"] == 1.0, scores
 
 
 def test_a_box_weighs_the_patches_it_covers() -> None:
     weights = box_weights(torch.tensor([[0.0, 0.0, 0.5, 0.5], [0.25, 0.0, 0.75, 1.0]]), 2)
     assert torch.allclose(weights, torch.tensor([[1.0, 0, 0, 0], [0.25, 0.25, 0.25, 0.25]]))
+
+
+def test_the_background_is_what_no_box_covers() -> None:
+    boxes = torch.tensor([[0.0, 0.0, 0.5, 1.0], [0.5, 0.0, 1.0, 0.5], [0.0, 0.0, 1.0, 1.0]])
+    weights = rest_weights(boxes, torch.tensor([0, 0, 1]), 3, 2)
+    assert weights[0].argmax() == 3 and weights[0, 3] > 0.9, "the last quarter of the first picture is free"
+    assert torch.allclose(weights[1:], torch.full((2, 4), 0.25)), "all covered, and nothing covered"
+
+
+@torch.no_grad()
+def test_texts_mean_the_same_alone_and_in_a_batch(small: tuple[Omni, Tokenizer]) -> None:
+    thinker, texts = small[0].thinker, [*TEXTS, "a"]
+    together = text_states(thinker, small[1], texts)
+    alone = torch.cat([text_states(thinker, small[1], [text]) for text in texts])
+    torch.testing.assert_close(together, alone, atol=1e-5, rtol=1e-5)
 
 
 def test_a_voice_without_recordings_stops_the_codec(data: Path) -> None:

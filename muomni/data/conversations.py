@@ -34,6 +34,7 @@ class ConversationsConfig(Section):
     train: TaskCounts
     valid: TaskCounts
     test: TaskCounts
+    turns: int = Field(ge=1, le=8, description="typed questions about one picture in a training conversation, at most")
     per_shard: int = Field(ge=1, description="conversations in a tar")
 
 
@@ -66,7 +67,7 @@ def write_conversations(
     tasks: dict[str, dict[str, int]] = {}
     for split in SPLITS:
         wanted = getattr(cfg, split).model_dump()
-        composer = SplitConversations(split, seed, list(read_shards(images, split)), utterances, known)
+        composer = SplitConversations(split, seed, list(read_shards(images, split)), utterances, known, cfg.turns)
         made = [item for task in TASKS for item in composer.make(task, wanted[task])]
         tasks[split] = {task: sum(item.task == task for item in made) for task in TASKS}
         random.Random(f"{seed}:order:{split}").shuffle(made)

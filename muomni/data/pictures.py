@@ -15,13 +15,18 @@ from muomni.data.shards import read_shards
 
 @dataclass
 class Picture:
-    """A square picture ``[3, S, S]`` uint8 and what its description says."""
+    """A square picture ``[3, S, S]`` uint8 and what its description says.
+
+    Attributes:
+        background: a colour's name, or None if it has none or is not told.
+    """
 
     pixels: Tensor
     caption: str
     objects: list[dict[str, Any]]
     kind: str
     key: str
+    background: str | None = None
 
 
 def decode_picture(data: bytes) -> Tensor:
@@ -40,7 +45,11 @@ def load_pictures(folder: str | Path, split: str) -> list[Picture]:
     for sample in read_shards(Path(folder), split):
         about = sample["json"]
         pixels = decode_picture(sample["png"])
-        pictures.append(Picture(pixels, about["caption"], about["objects"], about["kind"], sample["__key__"]))
+        pictures.append(
+            Picture(
+                pixels, about["caption"], about["objects"], about["kind"], sample["__key__"], about.get("background")
+            )
+        )
     return pictures
 
 

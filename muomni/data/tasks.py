@@ -6,7 +6,7 @@ training, so that a held-out question is neither heard nor read before the test.
 
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from muomni.data.concepts import Concept, a, by_name
@@ -46,7 +46,7 @@ SEARCHED = 4000  # pictures that recorded questions are matched with
 
 @dataclass(frozen=True)
 class Conversation:
-    """One question and its answer.
+    """A question and its answer, and perhaps more of them about the same picture.
 
     Attributes:
         task: one of `TASKS`.
@@ -59,6 +59,7 @@ class Conversation:
         speech: whether the answer is to be spoken.
         members: files by name, as bytes or as a row of the speech corpus.
         sources: ids of the picture and the recording.
+        more: further questions and answers; only training has them.
     """
 
     task: str
@@ -70,6 +71,7 @@ class Conversation:
     speech: bool = False
     members: dict[str, Any] = field(default_factory=dict)
     sources: dict[str, str] = field(default_factory=dict)
+    more: list[QA] = field(default_factory=list)
 
     def about(self) -> dict[str, Any]:
         """The sample's JSON."""
@@ -80,12 +82,19 @@ class Conversation:
         }
         if self.task == "read_aloud":
             reply["speech_member"] = "0.flac"  # what the answer sounds like
+        messages = [{"role": "user", "content": self.content}, reply]
+        for qa in self.more:
+            messages += [
+                {"role": "user", "content": [_text(qa.question)]},
+                {"role": "assistant", "content": [_text(qa.answer)], "speech": self.speech},
+            ]
         return {
             "task": self.task,
             "kind": self.kind,
-            "messages": [{"role": "user", "content": self.content}, reply],
+            "messages": messages,
             "targets": list(self.targets),
             "key": self.key,
+            "more": [{"kind": qa.kind, "question": qa.question, "targets": list(qa.targets)} for qa in self.more],
             **self.sources,
         }
 
@@ -107,6 +116,7 @@ class SplitConversations:
         pictures: samples of the image shards.
         utterances: rows of the speech corpus; those of other splits are left out.
         concepts: what is asked about.
+        turns: typed questions about one picture in a conversation for training, at most.
     """
 
     def __init__(
@@ -116,8 +126,10 @@ class SplitConversations:
         pictures: Sequence[Mapping[str, Any]],
         utterances: Sequence[dict[str, Any]],
         concepts: Sequence[Concept],
+        turns: int = 1,
     ) -> None:
         self.split, self.seed, self.concepts = split, seed, concepts
+        self.turns = turns if split == "train" else 1  # a held-out answer must not follow from the one before
         self.pictures = pictures
         # Pictures of one's own may show what nothing is known about: they can be named and described only.
         known = by_name()
@@ -212,9 +224,9 @@ class SplitConversations:
             if not found:
                 yield None
                 continue
-            qa = _one_of_a_kind(found, rng)
+            qa, *more = _one_of_a_kind(found, rng, rng.randint(1, self.turns))
             content = [IMAGE, _text(qa.question)]
-            yield self._seen(task, qa.kind, picture, content, qa.answer, qa.targets)
+            yield replace(self._seen(task, qa.kind, picture, content, qa.answer, qa.targets), more=more)
 
     def _spoken_scene(self, rng: random.Random) -> Iterator[Conversation | None]:
         # The recorded questions lead, so that each is asked about as often; of its answers, each as often.
@@ -310,10 +322,11 @@ class SplitConversations:
         )
 
 
-def _one_of_a_kind(found: Sequence[QA], rng: random.Random) -> QA:
-    """Choose the kind first, so that kinds with many questions do not crowd out the others."""
-    kind = rng.choice(sorted({qa.kind for qa in found}))
-    return rng.choice([qa for qa in found if qa.kind == kind])
+def _one_of_a_kind(found: Sequence[QA], rng: random.Random, number: int) -> list[QA]:
+    """At most `number` questions of different kinds; kinds with many questions do not crowd out the others."""
+    kinds = sorted({qa.kind for qa in found})
+    chosen = rng.sample(kinds, min(number, len(kinds)))
+    return [rng.choice([qa for qa in found if qa.kind == kind]) for kind in chosen]
 
 
 def _comparison(question: str, rng: random.Random) -> QA | None:

@@ -82,7 +82,7 @@ def object_names(
 ) -> list[int]:
     """The nearest of the names ``[names, E]`` for each box, by the patches ``[N, D]`` under it."""
     weights = box_weights(torch.tensor(boxes, dtype=torch.float32), encoder.side).to(patches)  # [objects, N]
-    return (heads.objects(weights @ patches) @ names.T).argmax(1).tolist()
+    return (heads.regions(weights @ patches) @ names.T).argmax(1).tolist()
 
 
 def score_seeing(seen: Seen) -> dict[str, Figure]:

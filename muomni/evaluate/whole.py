@@ -47,8 +47,11 @@ def training_questions(shards: Path) -> list[Asked]:
     asked = []
     for sample in read_shards(shards, "train"):
         about = sample["json"]
-        question = " ".join(p["text"] for p in about["messages"][-2]["content"] if p["type"] == "text")
+        question = " ".join(p["text"] for p in about["messages"][0]["content"] if p["type"] == "text")
         asked.append(Asked(about["task"], about["kind"], question, tuple(about["targets"])))
+        asked += [
+            Asked(about["task"], qa["kind"], qa["question"], tuple(qa["targets"])) for qa in about.get("more", [])
+        ]
     return asked
 
 

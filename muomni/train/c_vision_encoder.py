@@ -1,8 +1,9 @@
 """Stage C: the vision encoder learns to see what words name, contrastively (CLIP, Radford et al., 2021).
 
-The text tower is the frozen Thinker of stage A. Two things are matched with text: the whole picture, its CLS, with its
-caption among the captions of the batch; and every object, the patches under its box, with its name among all names
-(as RegionCLIP does, Zhong et al., 2022), since a question about a scene asks for what is where.
+The text tower is the frozen Thinker of stage A. Three things are matched with text: the whole picture, its CLS, with
+its caption among the captions of the batch; every object, the patches under its box, with its name among all names
+(as RegionCLIP does, Zhong et al., 2022), since a question about a scene asks for what is where; and what no box covers
+with the background's colour, which few captions tell.
 """
 
 from collections.abc import Sequence
@@ -13,12 +14,15 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
+from muomni.data.batches import pad
 from muomni.data.pictures import Picture, box_weights, load_pictures
 from muomni.errors import UserError
 from muomni.thinker import Thinker
 from muomni.tokenizer import Tokenizer
 from muomni.train.loop import TrainConfig
 from muomni.vision_encoder import VisionEncoder, VisionEncoderConfig
+
+TEXTS_AT_ONCE = 64
 
 
 class VisionStageConfig(TrainConfig):
@@ -27,29 +31,29 @@ class VisionStageConfig(TrainConfig):
     embedding: int = Field(ge=8, le=2048, description="width of the space that pictures and texts are compared in")
     shift: int = Field(ge=0, le=64, description="pixels that a training picture is moved at most")
     colour: float = Field(ge=0, lt=1, description="how far brightness, contrast and colours vary in training")
-    region_weight: float = Field(ge=0, description="weight of the objects' loss beside the pictures'")
+    region_weight: float = Field(ge=0, description="weight of objects' and backgrounds' losses beside the pictures'")
     valid_pictures: int = Field(ge=1, description="pictures scored at each evaluation")
 
 
 class ContrastiveHeads(nn.Module):
-    """Training-only: CLS, object and text states to unit vectors of one space, and the temperature."""
+    """Training-only: CLS, region and text states to unit vectors of one space, and the temperatures."""
 
     def __init__(self, vision_width: int, text_width: int, width: int) -> None:
         super().__init__()
         self.picture = nn.Linear(vision_width, width, bias=False)
-        self.object = nn.Linear(vision_width, width, bias=False)
+        self.region = nn.Linear(vision_width, width, bias=False)
         self.text = nn.Sequential(
             nn.LayerNorm(text_width), nn.Linear(text_width, 2 * width), nn.GELU(), nn.Linear(2 * width, width)
         )
-        self.scale = nn.Parameter(torch.tensor([2.0, 2.0]))  # logarithms of 1 / temperature
+        self.scale = nn.Parameter(torch.tensor([2.0, 2.0]))  # logarithms of 1 / temperature: pictures, regions
 
     def pictures(self, cls: Tensor) -> Tensor:
         """``[B, Dv]`` to unit vectors ``[B, E]``."""
         return F.normalize(self.picture(cls), dim=-1)
 
-    def objects(self, patches: Tensor) -> Tensor:
+    def regions(self, patches: Tensor) -> Tensor:
         """Pooled patches ``[N, Dv]`` to unit vectors ``[N, E]``."""
-        return F.normalize(self.object(patches), dim=-1)
+        return F.normalize(self.region(patches), dim=-1)
 
     def texts(self, states: Tensor) -> Tensor:
         """The Thinker's pooled states ``[N, Dt]`` to unit vectors ``[N, E]``."""
@@ -60,11 +64,34 @@ class ContrastiveHeads(nn.Module):
 def text_states(thinker: Thinker, tokenizer: Tokenizer, texts: Sequence[str]) -> Tensor:
     """What the frozen Thinker makes of texts: the mean of its states over each text's tokens, ``[N, Dt]``."""
     device = thinker.embedding.weight.device
-    rows = []
-    for text in texts:
-        ids = torch.tensor([[tokenizer.bos, *tokenizer.encode(text)]], device=device)
-        rows.append(thinker(thinker.embed(ids))[0, 1:].mean(0))
-    return torch.stack(rows).cpu()
+    ids = [torch.tensor([tokenizer.bos, *tokenizer.encode(text)]) for text in texts]
+    found = torch.empty(len(texts), thinker.cfg.d_model)
+    order = sorted(range(len(texts)), key=lambda i: len(ids[i]))  # little padding, which causal states never see
+    for at in range(0, len(order), TEXTS_AT_ONCE):
+        part = order[at : at + TEXTS_AT_ONCE]
+        states = thinker(thinker.embed(pad([ids[i] for i in part], tokenizer.pad).to(device))).cpu()
+        for row, i in zip(states, part, strict=True):
+            found[i] = row[1 : len(ids[i])].mean(0)
+    return found
+
+
+def rest_weights(boxes: Tensor, owner: Tensor, pictures: int, side: int) -> Tensor:
+    """How much each patch belongs to a picture's background: the share of it that no box covers.
+
+    Args:
+        boxes: ``[N, 4]`` of all pictures' objects, x0, y0, x1, y1 from 0 to 1.
+        owner: ``[N]``, the picture of each.
+        pictures: B.
+        side: patches on a side.
+
+    Returns:
+        ``[B, side * side]``, each row summing to 1. Every patch counts a little: a drawing seldom fills its box.
+    """
+    area = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1]) * side**2  # in patches
+    covered = torch.zeros(pictures, side**2)
+    covered.index_add_(0, owner, box_weights(boxes, side) * area[:, None])
+    weights = (1 - covered).clamp_min(0.02)
+    return weights / weights.sum(1, keepdim=True)
 
 
 def phrase(name: str) -> str:
@@ -100,6 +127,8 @@ class VisionTask:
         thinker.eval()
         self.names = sorted({o["name"] for p in self.train for o in p.objects})
         self.name_states = text_states(thinker, tokenizer, [phrase(n) for n in self.names])
+        self.backgrounds = sorted({p.background for p in self.train if p.background})
+        self.background_states = text_states(thinker, tokenizer, [f"{phrase(b)} background" for b in self.backgrounds])
         captions = sorted({p.caption for p in self.train + self.valid})
         self.caption_index = {caption: i for i, caption in enumerate(captions)}
         self.caption_states = text_states(thinker, tokenizer, captions)
@@ -133,12 +162,19 @@ class VisionTask:
         return batch
 
     def collate(self, rows: Sequence[Picture]) -> dict[str, Tensor]:
-        """Pictures ``[B, 3, S, S]``, caption numbers ``[B]``; boxes ``[N, 4]``, names and owners ``[N]`` of objects."""
+        """Pictures, numbers of captions and backgrounds, boxes and names of objects.
+
+        Returns:
+            ``images`` ``[B, 3, S, S]``; ``captions`` and ``backgrounds`` ``[B]``, -100 for none; ``boxes`` ``[N, 4]``,
+            ``names`` and ``owner`` ``[N]``.
+        """
         number = {name: i for i, name in enumerate(self.names)}
+        background = {name: i for i, name in enumerate(self.backgrounds)}
         objects = [(row, o) for row, p in enumerate(rows) for o in p.objects if o["name"] in number]
         return {
             "images": torch.stack([p.pixels for p in rows]).float() / 255,
             "captions": torch.tensor([self.caption_index[p.caption] for p in rows]),
+            "backgrounds": torch.tensor([background.get(p.background or "", -100) for p in rows]),
             "boxes": torch.tensor([o["box"] for _, o in objects], dtype=torch.float32).reshape(-1, 4),
             "names": torch.tensor([number[o["name"]] for _, o in objects], dtype=torch.int64),
             "owner": torch.tensor([row for row, _ in objects], dtype=torch.int64),
@@ -148,10 +184,17 @@ class VisionTask:
         """Every object against every name, ``[N, names]``."""
         weights = box_weights(batch["boxes"].cpu(), self.encoder.side).to(patches)
         pooled = torch.einsum("np,npd->nd", weights, patches[batch["owner"]])
-        return self.heads.objects(pooled) @ names.T * self.heads.scale[1].exp().clamp_max(100)
+        return self.heads.regions(pooled) @ names.T * self.heads.scale[1].exp().clamp_max(100)
+
+    def background_logits(self, patches: Tensor, batch: dict[str, Tensor]) -> Tensor:
+        """Every picture's background against every colour, ``[B, backgrounds]``."""
+        weights = rest_weights(batch["boxes"].cpu(), batch["owner"].cpu(), len(patches), self.encoder.side).to(patches)
+        vectors = self.heads.regions(torch.einsum("bp,bpd->bd", weights, patches))
+        colours = self.heads.texts(self.background_states.to(patches.device))
+        return vectors @ colours.T * self.heads.scale[1].exp().clamp_max(100)
 
     def loss(self, batch: dict[str, Tensor], step: int) -> tuple[Tensor, dict[str, float | Tensor]]:
-        """Symmetric contrastive loss of pictures and captions, and the objects' cross-entropy over names."""
+        """Symmetric contrastive loss of pictures and captions; cross-entropy of objects over names, of backgrounds."""
         cls, patches = self.encoder(batch["images"])
         device = cls.device
         texts = self.heads.texts(self.caption_states[batch["captions"].cpu()].to(device))  # [B, E]
@@ -170,13 +213,18 @@ class VisionTask:
             "object_accuracy": right,
             "padding": 0.0,
         }
+        if bool((batch["backgrounds"] >= 0).any()):
+            background = F.cross_entropy(self.background_logits(patches, batch), batch["backgrounds"])
+            values["background_loss"] = background.detach()
+            region = region + background
         return loss + self.cfg.region_weight * region, values
 
     def score(self, rows: Sequence[Picture]) -> dict[str, float]:
-        """Naming of single pictures by the CLS, of objects by their patches, and retrieval among `rows`."""
+        """Naming of single pictures by the CLS, of objects and backgrounds by their patches, retrieval among `rows`."""
         device = self.encoder.patch.weight.device
         names = self.heads.texts(self.name_states.to(device))
         cls_all, right, seen, singles, single_right = [], 0, 0, 0, 0
+        backgrounds, background_right = 0, 0
         for at in range(0, len(rows), 64):
             part = rows[at : at + 64]
             batch = {key: value.to(device) for key, value in self.collate(part).items()}
@@ -186,6 +234,11 @@ class VisionTask:
             guesses = self.object_logits(patches, batch, names).argmax(1)
             right += int((guesses == batch["names"]).sum())
             seen += len(guesses)
+            if self.backgrounds:
+                told = batch["backgrounds"] >= 0
+                shades = self.background_logits(patches, batch).argmax(1)
+                background_right += int((shades == batch["backgrounds"]).sum())
+                backgrounds += int(told.sum())
             for row, picture in enumerate(part):
                 if picture.kind == "single" and picture.objects[0]["name"] in self.names:
                     singles += 1
@@ -201,6 +254,7 @@ class VisionTask:
         return {
             "naming": single_right / max(1, singles),
             "objects": right / max(1, seen),
+            "backgrounds": background_right / max(1, backgrounds),
             "recall_1": float((ranks < 1).float().mean()),
             "recall_5": float((ranks < 5).float().mean()),
         }

@@ -61,7 +61,7 @@ class Sample:
         self.ids = torch.tensor(layout.ids[:-1])  # the last token has nothing to predict
         following, answer = torch.tensor(layout.ids[1:]), torch.tensor(layout.answer[1:])
         self.targets = torch.where(answer, following, -100)
-        self.prompt = len(layout.ids) - sum(layout.answer)  # positions before the answer
+        self.prompt = len(layout.ids) - layout.answer[::-1].index(False)  # positions before the last answer
         self.pictures = [dialogue.media[str(ref)] for kind, ref, _ in layout.features if kind == "image"]
         self.recordings = [dialogue.media[str(ref)] for kind, ref, _ in layout.features if kind == "audio"]
 
@@ -87,6 +87,7 @@ class OmniTask:
         parts: dict[str, nn.Module] = {
             "thinker": omni.thinker,
             "vision_projector": omni.vision_projector,
+            "places": omni.places,
             "audio_projector": omni.audio_projector,
             "vision_encoder": omni.vision_encoder,
             "audio_encoder": omni.audio_encoder,
@@ -102,6 +103,10 @@ class OmniTask:
         self.features: dict[str, Tensor] = {}  # what frozen encoders make of each picture and recording
         self.splits = {name: Dialogues(conversations, name, omni.cfg.mel) for name in ("train", "valid")}
         self.train, self.valid = (self.prepare(self.splits[name]) for name in ("train", "valid"))
+        if cfg.freeze_vision:  # their features are all that is needed from here on
+            self.splits["train"].pictures.clear()
+        if cfg.freeze_audio:
+            self.splits["train"].mels.clear()
         unknown = set(cfg.weights) - {s.dialogue.task for s in self.train}
         if unknown:
             raise UserError(f"e_omni.weights: no conversation has the task '{sorted(unknown)[0]}'")
