@@ -4,10 +4,11 @@ from pathlib import Path
 from typing import TypeVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from muomni.audio_encoder import AudioEncoderConfig
 from muomni.codec import CodecConfig
+from muomni.layers import Block, Stack, SwiGLU
 from muomni.mel import MelConfig
 from muomni.omni import FusionConfig, Omni, OmniConfig
 from muomni.talker import TalkerConfig
@@ -107,3 +108,21 @@ def small_omni(seed: int = 0) -> Omni:
         # About three frames a character, so that generated speech is short.
         model.talker.advance.bias.fill_(-1.5)
     return model
+
+
+VOCABULARY = 23
+
+
+class Tiny(nn.Module):
+    """A language model of one block with dropout, so that random states of a training matter."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(VOCABULARY, 16)
+        self.stack = Stack([Block(16, 2, 1, SwiGLU(16, 32), causal=True)], 16, positions=8)
+        self.dropout = nn.Dropout(0.1)
+        self.head = nn.Linear(16, VOCABULARY)
+        self.register_buffer("seen", torch.zeros(()), persistent=False)
+
+    def forward(self, ids: Tensor) -> Tensor:
+        return self.head(self.dropout(self.stack(self.embedding(ids))))

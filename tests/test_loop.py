@@ -1,4 +1,4 @@
-"""The training loop on a small transformer: exact resume, accumulation, faults, frozen parts, optimisers."""
+"""The training loop on a small transformer: exact resume, accumulation, faults, frozen parts, two processes."""
 
 import json
 import os
@@ -14,35 +14,16 @@ import pytest
 import torch
 import torch.nn.functional as F
 from pydantic import ValidationError
+from small_models import VOCABULARY, Tiny
 from torch import Tensor, nn
 
 from muomni import device as device_module
 from muomni.device import Device, DeviceConfig, pick_device
 from muomni.errors import UserError
-from muomni.layers import Block, Stack, SwiGLU
 from muomni.train import state
-from muomni.train.feed import to_device
 from muomni.train.loop import fit
-from muomni.train.optim import Muon, make_optimisers, orthogonalise, rate, set_rate, split_parameters
 from muomni.train.report import read_metrics
 from muomni.train.task import TrainConfig
-
-VOCABULARY = 23
-
-
-class Tiny(nn.Module):
-    """A language model of one block with dropout, so that random states matter."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.embedding = nn.Embedding(VOCABULARY, 16)
-        self.stack = Stack([Block(16, 2, 1, SwiGLU(16, 32), causal=True)], 16, positions=8)
-        self.dropout = nn.Dropout(0.1)
-        self.head = nn.Linear(16, VOCABULARY)
-        self.register_buffer("seen", torch.zeros(()), persistent=False)
-
-    def forward(self, ids: Tensor) -> Tensor:
-        return self.head(self.dropout(self.stack(self.embedding(ids))))
 
 
 class Counting:
@@ -320,73 +301,6 @@ def test_the_best_weights_are_kept_also_over_a_resume(tmp_path: Path) -> None:
     assert torch.equal(again.model.head.weight, Worsening.kept)
 
 
-def test_muon_takes_the_blocks_matrices_and_nothing_else() -> None:
-    model = Tiny()
-    model.blocks = nn.ModuleList([nn.Conv1d(4, 4, 3), nn.Embedding(3, 4), nn.Linear(4, 4)])
-    model.head.bias.requires_grad_(False)
-    groups = split_parameters({"m": model})
-    inside = [name for name, p in model.named_parameters() if name.startswith("stack.blocks") and p.ndim == 2]
-    assert set(groups["muon"]) == {f"m.{name}" for name in [*inside, "blocks.2.weight"]} and len(inside) == 7
-    assert set(groups["decay"]) == {"m.head.weight", "m.blocks.0.weight"}
-    assert {"m.embedding.weight", "m.stack.norm.weight", "m.blocks.0.bias"} <= set(groups["no_decay"])
-    assert not any("head.bias" in name for group in groups.values() for name in group)
-    total = sum(p.numel() for group in groups.values() for p in group.values())
-    assert total == sum(p.numel() for p in model.parameters() if p.requires_grad)
-    both = make_optimisers({"m": model}, 1e-3, 0.02, 0.1)
-    assert [type(optimiser) for optimiser in both] == [torch.optim.AdamW, Muon]
-    one = make_optimisers({"m": model}, 1e-3, 0.0, 0.1)
-    assert len(one) == 1 and sum(p.numel() for g in one[0].param_groups for p in g["params"]) == total
-
-
-@pytest.mark.parametrize("shape", [(24, 8), (8, 24), (16, 16)])
-def test_muon_agrees_with_pytorchs(shape: tuple[int, int]) -> None:
-    torch.manual_seed(3)
-    start, gradients = torch.randn(shape), [torch.randn(shape) for _ in range(3)]
-    ends = []
-    for make in (Muon, torch.optim.Muon):
-        p = nn.Parameter(start.clone())
-        optimiser = make([p], lr=0.02, weight_decay=0.1)
-        for gradient in gradients:
-            p.grad = gradient.clone()
-            optimiser.step()
-        ends.append(p.detach())
-    torch.testing.assert_close(ends[0], ends[1], rtol=0, atol=3e-3)  # PyTorch multiplies in bfloat16
-    assert (ends[0] - start).norm() > 0.1
-
-
-@pytest.mark.parametrize("columns", [6, 10, 12, 40])
-def test_orthogonalise_does_each_matrix_alone(columns: int) -> None:
-    torch.manual_seed(4)
-    matrices = torch.randn(3, 6, columns) * torch.tensor([1e-3, 1.0, 1e3])[:, None, None]
-    together = orthogonalise(matrices, 5, torch.float32)
-    plain = orthogonalise(matrices.double(), 5, torch.float64).float()  # float64 takes the plain iteration
-    torch.testing.assert_close(together, plain, rtol=0, atol=1e-3)
-    torch.testing.assert_close(orthogonalise(matrices.mT, 5, torch.float32), plain.mT, rtol=0, atol=1e-3)
-    alone = torch.cat([orthogonalise(m[None], 5, torch.float32) for m in matrices])
-    torch.testing.assert_close(together, alone, rtol=0, atol=1e-4)
-    values = torch.linalg.svdvals(together)
-    assert values.max() < 1.3 and (columns == 6 or values.min() > 0.5)
-
-
-def test_orthogonalise_bears_nearly_singular_matrices() -> None:
-    torch.manual_seed(5)
-    low = torch.randn(2, 64, 2) @ torch.randn(2, 2, 256) + 1e-4 * torch.randn(2, 64, 256)
-    values = torch.linalg.svdvals(orthogonalise(low, 5, torch.float32))
-    assert torch.isfinite(values).all() and values.max() < 1.3
-    assert torch.equal(orthogonalise(torch.zeros(1, 4, 16), 5, torch.float32), torch.zeros(1, 4, 16))
-
-
-def test_the_rate_warms_up_and_decays() -> None:
-    shares = [rate(step, 100, 10, 0.1) for step in range(100)]
-    assert shares[0] == pytest.approx(0.1) and shares[9] == shares[10] == 1.0
-    assert all(a >= b for a, b in zip(shares[9:], shares[10:], strict=False))
-    assert shares[-1] == pytest.approx(0.1)
-    assert rate(0, 1, 0, 0.1) == 1.0
-    optimisers = make_optimisers({"m": Tiny()}, 1e-3, 0.02, 0.0)
-    set_rate(optimisers, 0.5)
-    assert [group["lr"] for optimiser in optimisers for group in optimiser.param_groups] == [5e-4, 5e-4, 0.01]
-
-
 # The second of two processes; the first is the test itself.
 SECOND = """
 import sys, torch
@@ -418,22 +332,3 @@ def test_two_processes_do_what_one_with_twice_the_accumulation_does(
     for name, value in one.model.state_dict().items():
         torch.testing.assert_close(first.model.state_dict()[name], value, rtol=1e-3, atol=1e-4)
         assert torch.equal(first.model.state_dict()[name], second[name])
-
-
-def test_devices(monkeypatch: pytest.MonkeyPatch) -> None:
-    def pick(name: Any, precision: Any) -> Device:
-        return pick_device(DeviceConfig(name=name, precision=precision, threads=1, memory_gb=None))
-
-    monkeypatch.setattr(device_module, "cpu_has_fast_bf16", lambda: False)
-    assert not pick("cpu", "auto").bf16 and "fp32" in pick("cpu", "auto").description
-    assert "slow" in pick("cpu", "bf16").description
-    monkeypatch.setattr(device_module, "cpu_has_fast_bf16", lambda: True)
-    with pick("cpu", "auto").autocast():
-        assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == torch.bfloat16
-    with pick("cpu", "fp32").autocast():
-        assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == torch.float32
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    with pytest.raises(UserError, match="device.name: no CUDA"):
-        pick("cuda", "auto")
-    moved = to_device({"a": [torch.ones(1), 3], "b": (torch.ones(1), "x")}, torch.device("meta"))
-    assert moved["a"][0].is_meta and moved["a"][1] == 3 and moved["b"][0].is_meta and moved["b"][1] == "x"
