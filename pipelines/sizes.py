@@ -49,7 +49,7 @@ PICTURE: list[Row] = [
     ("patches, linear: `VisionEncoder`", lambda c: f"[{side(c) ** 2}, {c.vision_encoder.d_model}]"),
     ("CLS in front, positions, layers: `VisionEncoder`", lambda c: f"[1 + {side(c) ** 2}, {c.vision_encoder.d_model}]"),
     ("CLS and pooled grid: `Omni.image_features`", lambda c: f"[{picture(c)}, {c.vision_encoder.d_model}]"),
-    ("projector: `fusion.fuse`", lambda c: f"[{picture(c)}, {c.thinker.d_model}]"),
+    ("projector, places: `fusion.fuse`", lambda c: f"[{picture(c)}, {c.thinker.d_model}]"),
 ]
 RECORDING: list[Row] = [
     ("mono, 16 kHz: `sound.load_audio`", lambda c: f"[{SAMPLES}]"),
