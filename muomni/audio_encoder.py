@@ -28,7 +28,7 @@ def normalise_with_offsets(text: str) -> tuple[str, list[int]]:
     heard: list[str] = []
     offsets: list[int] = []
     for offset, written in enumerate(text):
-        for c in unicodedata.normalize("NFKD", written.lower().replace("’", "'")):  # a letter, then its accents
+        for c in unicodedata.normalize("NFKD", written.casefold().replace("’", "'")):  # a letter, then its accents
             if unicodedata.combining(c):
                 continue
             spelled = f" {DIGITS[int(c)]} " if c in "0123456789" else c if c in CHARACTERS else " "
