@@ -49,8 +49,9 @@ class Quantiser(nn.Module):
 
     def nearest(self, x: Tensor) -> Tensor:
         """Index of the nearest code for each vector ``[..., W]``, int64 ``[...]``."""
-        squares = self.codebook.square().sum(-1)  # |x - c|^2 = |x|^2 - 2 x.c + |c|^2, and |x|^2 is the same for all c
-        return (squares - 2 * x @ self.codebook.T).argmin(-1)
+        with torch.autocast(x.device.type, enabled=False):  # half precision cannot tell near codes apart
+            squares = self.codebook.square().sum(-1)  # |x - c|^2 = |x|^2 - 2 x.c + |c|^2; |x|^2 is the same for all c
+            return (squares - 2 * x.float() @ self.codebook.T).argmin(-1)
 
     def start(self, x: Tensor, rng: torch.Generator) -> None:
         """Put the codes where data is: k-means of ``x`` ``[N, W]`` from random members."""
@@ -70,6 +71,7 @@ class Quantiser(nn.Module):
     @torch.no_grad()
     def learn(self, x: Tensor, code: Tensor, rng: torch.Generator) -> None:
         """Move the codes towards the vectors ``x`` ``[N, W]`` that chose them, ``[N]``; revive codes nobody chooses."""
+        x = x.float()  # under autocast it comes in half precision, too coarse to average in
         counts = torch.bincount(code, minlength=len(self.codebook)).to(x)
         self.counts.lerp_(counts, 1 - self.decay)
         self.sums.lerp_(torch.zeros_like(self.sums).index_add_(0, code, x), 1 - self.decay)
@@ -151,7 +153,7 @@ class Codec(nn.Module):
             The loss, the mean absolute error in standard deviations, and the codes ``[N, Q]`` of the real frames.
         """
         target = self.standardise(mel)
-        z = self.encoder(target)
+        z = self.encoder(target).float()
         total, codes = torch.zeros_like(z), []
         commit = z.new_zeros(())
         for quantiser in self.books:

@@ -2,7 +2,7 @@
 
 import contextlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from typing import Literal, NamedTuple
 
@@ -52,6 +52,17 @@ def cpu_has_fast_bf16() -> bool:
 def gpu_has_fast_bf16() -> bool:
     """Whether the current CUDA device multiplies bfloat16 in hardware (Ampere or later)."""
     return torch.cuda.get_device_capability() >= (8, 0)
+
+
+@contextlib.contextmanager
+def one_thread() -> Iterator[None]:
+    """One CPU thread for many small operations, where handing out the work takes longer than the work."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def pick_device(cfg: DeviceConfig) -> Device:

@@ -129,10 +129,14 @@ class Attention(nn.Module):
         if self.causal and past and t > 1:
             # SDPA's own causal mask starts at the first key, so a chunk after a prefill needs its mask spelled out.
             mask = torch.ones(t, past + t, dtype=torch.bool, device=x.device).tril(past)
+        kind = q.dtype
+        if x.device.type == "cpu":
+            # The CPU's bf16 kernel is four to seven times slower than the fp32 one on short sequences (docs/log.md).
+            q, k, v = q.float(), k.float(), v.float()
         y = F.scaled_dot_product_attention(
             q, k, v, attn_mask=mask, is_causal=self.causal and past == 0 and t > 1 and mask is None
         )
-        return self.out(y.transpose(1, 2).reshape(b, t, d))
+        return self.out(y.transpose(1, 2).reshape(b, t, d).to(kind))
 
 
 class SwiGLU(nn.Module):

@@ -2,7 +2,7 @@
 
 import hashlib
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -14,6 +14,7 @@ from torch import Tensor
 from muomni.data.grammar import QA, is_right
 from muomni.data.pictures import decode_picture
 from muomni.data.shards import read_shards
+from muomni.device import one_thread
 from muomni.media import load_audio
 from muomni.mel import MelConfig, log_mel
 
@@ -64,24 +65,25 @@ class Dialogues:
         self.items: list[Dialogue] = []
         self.pictures: dict[str, Tensor] = {}
         self.mels: dict[str, Tensor] = {}
-        for sample in read_shards(Path(folder), split):
-            about = sample["json"]
-            dialogue = Dialogue(
-                about["task"], about["kind"], about["messages"], about["targets"], key=sample["__key__"]
-            )
-            asked = [
-                p["member"] for m in about["messages"] if m["role"] == "user" for p in m["content"] if "member" in p
-            ]
-            for name in asked:
-                data = sample[name]
-                digest = hashlib.blake2b(data, digest_size=16).hexdigest()
-                dialogue.media[name] = digest
-                if name.endswith(".png"):
-                    if digest not in self.pictures:
-                        self.pictures[digest] = decode_picture(data)
-                elif digest not in self.mels:
-                    self.mels[digest] = log_mel(torch.from_numpy(load_audio(data, mel.sample_rate)), mel)
-            self.items.append(dialogue)
+        with one_thread():
+            for sample in read_shards(Path(folder), split):
+                self.items.append(self.read(sample, mel))
+
+    def read(self, sample: Mapping[str, Any], mel: MelConfig) -> Dialogue:
+        """One conversation; its pictures and recordings go to the others."""
+        about = sample["json"]
+        dialogue = Dialogue(about["task"], about["kind"], about["messages"], about["targets"], key=sample["__key__"])
+        asked = [p["member"] for m in about["messages"] if m["role"] == "user" for p in m["content"] if "member" in p]
+        for name in asked:
+            data = sample[name]
+            digest = hashlib.blake2b(data, digest_size=16).hexdigest()
+            dialogue.media[name] = digest
+            if name.endswith(".png"):
+                if digest not in self.pictures:
+                    self.pictures[digest] = decode_picture(data)
+            elif digest not in self.mels:
+                self.mels[digest] = log_mel(torch.from_numpy(load_audio(data, mel.sample_rate)), mel)
+        return dialogue
 
 
 class Mixture:

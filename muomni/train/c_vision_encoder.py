@@ -1,9 +1,9 @@
 """Stage C: the vision encoder learns to see what words name, contrastively (CLIP, Radford et al., 2021).
 
-The text tower is the frozen Thinker of stage A. Three things are matched with text: the whole picture, its CLS, with
-its caption among the captions of the batch; every object, the patches under its box, with its name among all names
-(as RegionCLIP does, Zhong et al., 2022), since a question about a scene asks for what is where; and what no box covers
-with the background's colour, which few captions tell.
+The text tower is the frozen Thinker of stage A. Two things are matched with text: the whole picture, its CLS, with its
+caption among the captions of the batch; and every patch with what covers it, an object's name or the background's
+colour, among all names and colours. The second is the idea of RegionCLIP (Zhong et al., 2022) taken down to patches:
+a question about a scene asks for what is where, and whoever reads one patch must find it there.
 """
 
 from collections.abc import Sequence
@@ -31,7 +31,7 @@ class VisionStageConfig(TrainConfig):
     embedding: int = Field(ge=8, le=2048, description="width of the space that pictures and texts are compared in")
     shift: int = Field(ge=0, le=64, description="pixels that a training picture is moved at most")
     colour: float = Field(ge=0, lt=1, description="how far brightness, contrast and colours vary in training")
-    region_weight: float = Field(ge=0, description="weight of objects' and backgrounds' losses beside the pictures'")
+    region_weight: float = Field(ge=0, description="weight of the patches' losses beside the pictures'")
     valid_pictures: int = Field(ge=1, description="pictures scored at each evaluation")
 
 
@@ -52,7 +52,7 @@ class ContrastiveHeads(nn.Module):
         return F.normalize(self.picture(cls), dim=-1)
 
     def regions(self, patches: Tensor) -> Tensor:
-        """Pooled patches ``[N, Dv]`` to unit vectors ``[N, E]``."""
+        """Patches, alone or pooled, ``[..., Dv]`` to unit vectors ``[..., E]``."""
         return F.normalize(self.region(patches), dim=-1)
 
     def texts(self, states: Tensor) -> Tensor:
@@ -85,13 +85,12 @@ def rest_weights(boxes: Tensor, owner: Tensor, pictures: int, side: int) -> Tens
         side: patches on a side.
 
     Returns:
-        ``[B, side * side]``, each row summing to 1. Every patch counts a little: a drawing seldom fills its box.
+        ``[B, side * side]``, 0 to 1. Every patch counts a little: a drawing seldom fills its box.
     """
     area = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1]) * side**2  # in patches
     covered = torch.zeros(pictures, side**2)
     covered.index_add_(0, owner, box_weights(boxes, side) * area[:, None])
-    weights = (1 - covered).clamp_min(0.02)
-    return weights / weights.sum(1, keepdim=True)
+    return (1 - covered).clamp_min(0.02)
 
 
 def phrase(name: str) -> str:
@@ -126,9 +125,9 @@ class VisionTask:
             raise UserError(f"vision_encoder.image_size: {model.image_size}, but the pictures have {size} pixels")
         thinker.eval()
         self.names = sorted({o["name"] for p in self.train for o in p.objects})
-        self.name_states = text_states(thinker, tokenizer, [phrase(n) for n in self.names])
         self.backgrounds = sorted({p.background for p in self.train if p.background})
-        self.background_states = text_states(thinker, tokenizer, [f"{phrase(b)} background" for b in self.backgrounds])
+        labels = [phrase(name) for name in self.names] + [f"{phrase(b)} background" for b in self.backgrounds]
+        self.label_states = text_states(thinker, tokenizer, labels)  # what a patch can be
         captions = sorted({p.caption for p in self.train + self.valid})
         self.caption_index = {caption: i for i, caption in enumerate(captions)}
         self.caption_states = text_states(thinker, tokenizer, captions)
@@ -180,21 +179,49 @@ class VisionTask:
             "owner": torch.tensor([row for row, _ in objects], dtype=torch.int64),
         }
 
-    def object_logits(self, patches: Tensor, batch: dict[str, Tensor], names: Tensor) -> Tensor:
-        """Every object against every name, ``[N, names]``."""
+    def labels(self) -> Tensor:
+        """Vectors of all names and then all backgrounds, ``[L, E]``."""
+        return self.heads.texts(self.label_states.to(self.encoder.patch.weight.device))
+
+    def scores(self, patches: Tensor, labels: Tensor) -> Tensor:
+        """Logits ``[..., L]`` of patches ``[..., Dv]``, alone or pooled."""
+        return self.heads.regions(patches) @ labels.T * self.heads.scale[1].exp().clamp_max(100)
+
+    def object_logits(self, patches: Tensor, batch: dict[str, Tensor], labels: Tensor) -> Tensor:
+        """Every object, all patches under its box together, against every name, ``[N, names]``."""
         weights = box_weights(batch["boxes"].cpu(), self.encoder.side).to(patches)
         pooled = torch.einsum("np,npd->nd", weights, patches[batch["owner"]])
-        return self.heads.regions(pooled) @ names.T * self.heads.scale[1].exp().clamp_max(100)
+        return self.scores(pooled, labels[: len(self.names)])
 
-    def background_logits(self, patches: Tensor, batch: dict[str, Tensor]) -> Tensor:
-        """Every picture's background against every colour, ``[B, backgrounds]``."""
+    def background_logits(self, patches: Tensor, batch: dict[str, Tensor], labels: Tensor) -> Tensor:
+        """Every picture's background, all patches outside boxes together, against every colour, ``[B, colours]``."""
         weights = rest_weights(batch["boxes"].cpu(), batch["owner"].cpu(), len(patches), self.encoder.side).to(patches)
-        vectors = self.heads.regions(torch.einsum("bp,bpd->bd", weights, patches))
-        colours = self.heads.texts(self.background_states.to(patches.device))
-        return vectors @ colours.T * self.heads.scale[1].exp().clamp_max(100)
+        pooled = torch.einsum("bp,bpd->bd", weights / weights.sum(1, keepdim=True), patches)
+        return self.scores(pooled, labels[len(self.names) :])
+
+    def patch_losses(self, patches: Tensor, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+        """Cross-entropy of every patch against all names and backgrounds, by how much of it each covers.
+
+        Returns:
+            Of the patches under objects, each object counting the same; of the patches outside, each patch counting
+            the same; and the share of the objects' patches that are right.
+        """
+        log_probs = self.scores(patches, self.labels()).float().log_softmax(-1)  # [B, P, L]
+        device = log_probs.device
+        weights = box_weights(batch["boxes"].cpu(), self.encoder.side).to(device)  # [N, P]
+        mine = log_probs[batch["owner"]]  # [N, P, L]
+        said = mine.gather(2, batch["names"][:, None, None].expand(-1, mine.shape[1], 1))[..., 0]
+        objects = -(weights * said).sum() / max(1, len(said))
+        right = (weights * (mine.argmax(-1) == batch["names"][:, None])).sum() / max(1, len(said))
+        told = batch["backgrounds"] >= 0
+        rest = rest_weights(batch["boxes"].cpu(), batch["owner"].cpu(), len(patches), self.encoder.side).to(device)
+        rest = rest * told[:, None]
+        colour = len(self.names) + batch["backgrounds"].clamp_min(0)
+        said = log_probs.gather(2, colour[:, None, None].expand(-1, log_probs.shape[1], 1))[..., 0]
+        return objects, -(rest * said).sum() / rest.sum().clamp_min(1), right.detach()
 
     def loss(self, batch: dict[str, Tensor], step: int) -> tuple[Tensor, dict[str, float | Tensor]]:
-        """Symmetric contrastive loss of pictures and captions; cross-entropy of objects over names, of backgrounds."""
+        """Symmetric contrastive loss of pictures and captions; cross-entropy of patches over names and backgrounds."""
         cls, patches = self.encoder(batch["images"])
         device = cls.device
         texts = self.heads.texts(self.caption_states[batch["captions"].cpu()].to(device))  # [B, E]
@@ -203,26 +230,21 @@ class VisionTask:
         same = (batch["captions"][:, None] == batch["captions"][None]).float()
         target = same / same.sum(1, keepdim=True)
         loss = (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2
-        names = self.heads.texts(self.name_states.to(device))  # [names, E]
-        objects = self.object_logits(patches, batch, names)
-        region = F.cross_entropy(objects, batch["names"])
-        right = (objects.argmax(1) == batch["names"]).float().mean()
+        objects, backgrounds, right = self.patch_losses(patches, batch)
         values: dict[str, float | Tensor] = {
             "picture_loss": loss.detach(),
-            "object_loss": region.detach(),
+            "object_loss": objects.detach(),
+            "background_loss": backgrounds.detach(),
             "object_accuracy": right,
             "padding": 0.0,
         }
-        if bool((batch["backgrounds"] >= 0).any()):
-            background = F.cross_entropy(self.background_logits(patches, batch), batch["backgrounds"])
-            values["background_loss"] = background.detach()
-            region = region + background
-        return loss + self.cfg.region_weight * region, values
+        return loss + self.cfg.region_weight * (objects + backgrounds), values
 
     def score(self, rows: Sequence[Picture]) -> dict[str, float]:
         """Naming of single pictures by the CLS, of objects and backgrounds by their patches, retrieval among `rows`."""
         device = self.encoder.patch.weight.device
-        names = self.heads.texts(self.name_states.to(device))
+        labels = self.labels()
+        names = labels[: len(self.names)]
         cls_all, right, seen, singles, single_right = [], 0, 0, 0, 0
         backgrounds, background_right = 0, 0
         for at in range(0, len(rows), 64):
@@ -231,12 +253,12 @@ class VisionTask:
             cls, patches = self.encoder(batch["images"])
             vectors = self.heads.pictures(cls)
             cls_all.append(vectors)
-            guesses = self.object_logits(patches, batch, names).argmax(1)
+            guesses = self.object_logits(patches, batch, labels).argmax(1)
             right += int((guesses == batch["names"]).sum())
             seen += len(guesses)
             if self.backgrounds:
                 told = batch["backgrounds"] >= 0
-                shades = self.background_logits(patches, batch).argmax(1)
+                shades = self.background_logits(patches, batch, labels).argmax(1)
                 background_right += int((shades == batch["backgrounds"]).sum())
                 backgrounds += int(told.sum())
             for row, picture in enumerate(part):
@@ -269,7 +291,7 @@ class VisionTask:
         device = self.encoder.patch.weight.device
         batch = {key: value.to(device) for key, value in self.collate(rows).items()}
         _, patches = self.encoder(batch["images"])
-        guesses = self.object_logits(patches, batch, self.heads.texts(self.name_states.to(device))).argmax(1)
+        guesses = self.object_logits(patches, batch, self.labels()).argmax(1)
         lines = []
         for row, picture in enumerate(rows):
             named = [self.names[int(g)] for g, owner in zip(guesses, batch["owner"], strict=True) if owner == row]
