@@ -47,6 +47,38 @@ class Standardise(nn.Module):
         return x * self.deviation + self.mean
 
 
+class Whiten(nn.Module):
+    """Subtract the mean and give all directions the same deviation, measured once and kept with the weights (ZCA)."""
+
+    mean: Tensor
+    matrix: Tensor
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(width))
+        self.register_buffer("matrix", torch.eye(width))
+
+    def measure(self, x: Tensor, floor: float = 1e-3) -> None:
+        """Set the statistics from vectors ``x`` ``[N, D]``.
+
+        Args:
+            x: the vectors.
+            floor: what is added to each direction's variance, as a share of the average one.
+        """
+        x = x.double()
+        centred = x - x.mean(0)
+        values, vectors = torch.linalg.eigh(centred.T @ centred / max(1, len(x)))
+        values = values.clamp_min(0)
+        scale = (values + floor * values.mean().clamp_min(1e-12)).rsqrt()
+        self.mean.copy_(x.mean(0))
+        self.matrix.copy_(vectors * scale @ vectors.T)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``[..., D]`` to ``[..., D]`` of mean 0 and deviation about 1 in every direction."""
+        with torch.autocast(x.device.type, enabled=False):  # half precision would lose the small differences
+            return (x.float() - self.mean) @ self.matrix
+
+
 def rope_table(positions: int, width: int, theta: float) -> tuple[Tensor, Tensor]:
     """Cosines and sines of rotary position embeddings (Su et al., 2021).
 

@@ -17,7 +17,6 @@ import ctypes
 import fcntl
 import json
 import os
-import resource
 import select
 import shutil
 import signal
@@ -28,7 +27,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import IO
+from typing import IO, Self
+
+import psutil
 
 from muomni.errors import UserError
 
@@ -81,16 +82,44 @@ def new_dir(final: str | Path) -> Iterator[Path]:
         shutil.rmtree(made, ignore_errors=True)
 
 
-def peak_memory() -> int:
-    """Bytes that this process held at its largest, plus the largest of its finished children."""
-    # Linux counts what the parent held at the fork into ru_maxrss: ask the memory map's own high-water mark.
-    unit = 1 if sys.platform == "darwin" else 1024
-    own = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
-    status = Path("/proc/self/status")
-    if status.exists():
-        marks = [line.split()[1] for line in status.read_text().splitlines() if line.startswith("VmHWM:")]
-        own = int(marks[0]) * 1024 if marks else own
-    return own + resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * unit
+class PeakMemory:
+    """The most memory that this process and its children held together, looked at once in a while.
+
+    The counters that Linux keeps for finished children (``getrusage``) do not do: a child that is started from a large
+    process counts all that its parent held at that moment.
+
+    Args:
+        every: seconds between two looks.
+    """
+
+    def __init__(self, every: float = 0.5) -> None:
+        self.largest = 0
+        self._every, self._done = every, threading.Event()
+        self._thread = threading.Thread(target=self._watch, name="memory", daemon=True)
+
+    def __enter__(self) -> Self:
+        """Begin to look."""
+        self._thread.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        """Stop, and count what this process alone held between two looks."""
+        self._done.set()
+        self._thread.join()
+        status = Path("/proc/self/status")
+        marks = status.read_text().splitlines() if status.exists() else []  # Linux
+        self.largest = max(self.largest, *(int(m.split()[1]) * 1024 for m in marks if m.startswith("VmHWM:")), 0)
+
+    def _watch(self) -> None:
+        me = psutil.Process()
+        while True:
+            with suppress(psutil.Error):  # a child may be gone by the time it is looked at
+                children = me.children(recursive=True)
+                # What forked workers share with their parent counts once (PSS); asking for that takes longer.
+                held = [p.memory_full_info().pss for p in (me, *children)] if children else [me.memory_info().rss]
+                self.largest = max(self.largest, sum(held))
+            if self._done.wait(self._every):
+                return
 
 
 def parent_of(pid: int) -> tuple[str, int]:
@@ -149,14 +178,14 @@ def take_lock(stage: str) -> IO[str]:
     return file
 
 
-def record(stage: str, seconds: float) -> None:
-    """Write a finished stage's time and memory, read by `pipelines.times`."""
+def record(stage: str, seconds: float, peak: int) -> None:
+    """Write a finished stage's time and memory (bytes), read by `pipelines.times`."""
     path = state_root() / "times" / f"{stage}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     figures = {
         "stage": stage,
         "seconds": round(seconds, 2),
-        "peak_mb": round(peak_memory() / 1e6),
+        "peak_mb": round(peak / 1e6),
         "finished": datetime.now(UTC).isoformat(timespec="milliseconds"),
     }
     partial = path.with_suffix(".partial")
@@ -176,8 +205,9 @@ def stage(name: str) -> Iterator[None]:
         return
     with take_lock(name):
         begin = time.monotonic()
-        yield
-        record(name, time.monotonic() - begin)
+        with PeakMemory() as memory:
+            yield
+        record(name, time.monotonic() - begin, memory.largest)
 
 
 def main(name: str, work: Callable[[], object]) -> None:

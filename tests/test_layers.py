@@ -7,7 +7,19 @@ import torch
 from small_models import enlarge
 from torch import nn
 
-from muomni.layers import Attention, Block, KVCache, MoE, RMSNorm, Stack, Standardise, SwiGLU, rope_table, rotate
+from muomni.layers import (
+    Attention,
+    Block,
+    KVCache,
+    MoE,
+    RMSNorm,
+    Stack,
+    Standardise,
+    SwiGLU,
+    Whiten,
+    rope_table,
+    rotate,
+)
 
 
 def randn(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -171,3 +183,18 @@ def test_moe_router_and_used_experts_learn(top: int) -> None:
     layer(randn(4, 16, 8)).square().mean().backward()  # without the balance loss
     assert layer.router.weight.grad is not None and layer.router.weight.grad.abs().max() > 1e-6
     assert all(e.down.weight.grad is not None and e.down.weight.grad.abs().max() > 0 for e in layer.experts)
+
+
+def test_whitened_vectors_lie_apart_in_every_direction() -> None:
+    torch.manual_seed(3)
+    x = 5 + torch.randn(400, 8) @ torch.diag(torch.tensor([1.0, 0.3, 0.1, 0.1, 0.05, 0.05, 0.02, 0.02]))
+    whiten = Whiten(8)
+    assert torch.equal(whiten(x), x), "nothing is changed before it is measured"
+    whiten.measure(x)
+    y = whiten(x)
+    torch.testing.assert_close(y.mean(0), torch.zeros(8), atol=1e-3, rtol=0)
+    covariance = y.T @ y / len(y)
+    # The floor, a thousandth of the average variance, holds back what hardly varies.
+    assert (covariance.diagonal() > 0.7).all() and (covariance - covariance.diagonal().diag()).abs().max() < 0.05
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(whiten(x), y), "half precision would round the differences away"

@@ -71,6 +71,16 @@ def test_time_and_memory_are_recorded(env: dict[str, str], tmp_path: Path) -> No
     assert 300 <= found["peak_mb"] < 600
 
 
+def test_the_memory_of_children_counts_but_not_twice_what_their_parent_holds(
+    env: dict[str, str], tmp_path: Path
+) -> None:
+    child = "[sys.executable, '-c', 'import time; x = bytearray(200_000_000); x[:] = bytes(len(x)); time.sleep(2)']"
+    body = f"import subprocess, sys; x = bytearray(b'1') * 300_000_000; subprocess.run({child}); subprocess.run('true')"
+    subprocess.run(program(body), env=env, check=True)
+    found = json.loads((tmp_path / "times/demo.json").read_text())
+    assert 500 <= found["peak_mb"] < 800
+
+
 def test_a_second_process_is_refused(env: dict[str, str], tmp_path: Path) -> None:
     first = subprocess.Popen(program("Path(os.environ['MUOMNI_STATE'], 'go').write_text('1'); time.sleep(60)"), env=env)
     try:
@@ -172,8 +182,8 @@ def test_other_ranks_neither_lock_nor_record(env: dict[str, str], tmp_path: Path
 
 def test_table_marks_what_did_not_run_and_totals_the_rest(env: dict[str, str], tmp_path: Path) -> None:
     times = tmp_path / "times"
-    record("tokens", 3.0)
-    record("a-thinker", 61.0)
+    record("tokens", 3.0, 10**9)
+    record("a-thinker", 61.0, 2 * 10**9)
     old = json.loads((times / "tokens.json").read_text())
     (times / "tokens.json").write_text(json.dumps({**old, "finished": "2026-01-01T00:00:00+00:00"}))
     (times / "broken.json").write_text("{")

@@ -1,9 +1,10 @@
 """Stage C: the vision encoder learns to see what words name, contrastively (CLIP, Radford et al., 2021).
 
-The text tower is the frozen Thinker of stage A. Two things are matched with text: the whole picture, its CLS, with its
-caption among the captions of the batch; and every patch with what covers it, an object's name or the background's
-colour, among all names and colours. The second is the idea of RegionCLIP (Zhong et al., 2022) taken down to patches:
-a question about a scene asks for what is where, and whoever reads one patch must find it there.
+The text tower is the frozen Thinker of stage A. These are matched with text: the whole picture, its CLS, with its
+caption among the captions of the batch; every object, all patches under its box together, with its name among all
+names (as RegionCLIP does, Zhong et al., 2022), and what no box covers with the background's colour, which few captions
+tell; every single patch with the name or colour of what covers it, since a question about a scene asks for what is
+where.
 """
 
 from collections.abc import Sequence
@@ -17,6 +18,7 @@ from torch import Tensor, nn
 from muomni.data.batches import pad
 from muomni.data.pictures import Picture, box_weights, load_pictures
 from muomni.errors import UserError
+from muomni.layers import Whiten
 from muomni.thinker import Thinker
 from muomni.tokenizer import Tokenizer
 from muomni.train.loop import TrainConfig
@@ -31,7 +33,8 @@ class VisionStageConfig(TrainConfig):
     embedding: int = Field(ge=8, le=2048, description="width of the space that pictures and texts are compared in")
     shift: int = Field(ge=0, le=64, description="pixels that a training picture is moved at most")
     colour: float = Field(ge=0, lt=1, description="how far brightness, contrast and colours vary in training")
-    region_weight: float = Field(ge=0, description="weight of the patches' losses beside the pictures'")
+    region_weight: float = Field(ge=0, description="weight of objects' and backgrounds' losses beside the pictures'")
+    patch_weight: float = Field(ge=0, description="weight of single patches' losses beside the pictures'")
     valid_pictures: int = Field(ge=1, description="pictures scored at each evaluation")
 
 
@@ -42,9 +45,9 @@ class ContrastiveHeads(nn.Module):
         super().__init__()
         self.picture = nn.Linear(vision_width, width, bias=False)
         self.region = nn.Linear(vision_width, width, bias=False)
-        self.text = nn.Sequential(
-            nn.LayerNorm(text_width), nn.Linear(text_width, 2 * width), nn.GELU(), nn.Linear(2 * width, width)
-        )
+        # The Thinker's states of "a dog" and "a fox" differ little and in few directions; whitened they lie far apart.
+        self.whiten = Whiten(text_width)
+        self.text = nn.Sequential(nn.Linear(text_width, 2 * width), nn.GELU(), nn.Linear(2 * width, width))
         self.scale = nn.Parameter(torch.tensor([2.0, 2.0]))  # logarithms of 1 / temperature: pictures, regions
 
     def pictures(self, cls: Tensor) -> Tensor:
@@ -57,7 +60,7 @@ class ContrastiveHeads(nn.Module):
 
     def texts(self, states: Tensor) -> Tensor:
         """The Thinker's pooled states ``[N, Dt]`` to unit vectors ``[N, E]``."""
-        return F.normalize(self.text(states), dim=-1)
+        return F.normalize(self.text(self.whiten(states)), dim=-1)
 
 
 @torch.no_grad()
@@ -128,6 +131,7 @@ class VisionTask:
         self.backgrounds = sorted({p.background for p in self.train if p.background})
         labels = [phrase(name) for name in self.names] + [f"{phrase(b)} background" for b in self.backgrounds]
         self.label_states = text_states(thinker, tokenizer, labels)  # what a patch can be
+        self.heads.whiten.measure(self.label_states)
         captions = sorted({p.caption for p in self.train + self.valid})
         self.caption_index = {caption: i for i, caption in enumerate(captions)}
         self.caption_states = text_states(thinker, tokenizer, captions)
@@ -199,29 +203,28 @@ class VisionTask:
         pooled = torch.einsum("bp,bpd->bd", weights / weights.sum(1, keepdim=True), patches)
         return self.scores(pooled, labels[len(self.names) :])
 
-    def patch_losses(self, patches: Tensor, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+    def patch_losses(self, patches: Tensor, batch: dict[str, Tensor], labels: Tensor) -> tuple[Tensor, Tensor]:
         """Cross-entropy of every patch against all names and backgrounds, by how much of it each covers.
 
         Returns:
-            Of the patches under objects, each object counting the same; of the patches outside, each patch counting
-            the same; and the share of the objects' patches that are right.
+            The loss: of the patches under objects, each object counting the same, plus that of the patches outside,
+            each counting the same; and the share of the objects' patches that are right.
         """
-        log_probs = self.scores(patches, self.labels()).float().log_softmax(-1)  # [B, P, L]
+        log_probs = self.scores(patches, labels).float().log_softmax(-1)  # [B, P, L]
         device = log_probs.device
         weights = box_weights(batch["boxes"].cpu(), self.encoder.side).to(device)  # [N, P]
-        mine = log_probs[batch["owner"]]  # [N, P, L]
-        said = mine.gather(2, batch["names"][:, None, None].expand(-1, mine.shape[1], 1))[..., 0]
-        objects = -(weights * said).sum() / max(1, len(said))
-        right = (weights * (mine.argmax(-1) == batch["names"][:, None])).sum() / max(1, len(said))
-        told = batch["backgrounds"] >= 0
+        under = log_probs[batch["owner"]]  # [N, P, L]
+        named = under.gather(2, batch["names"][:, None, None].expand(-1, under.shape[1], 1))[..., 0]
+        loss = -(weights * named).sum() / max(1, len(named))
+        right = (weights * (under.argmax(-1) == batch["names"][:, None])).sum() / max(1, len(named))
         rest = rest_weights(batch["boxes"].cpu(), batch["owner"].cpu(), len(patches), self.encoder.side).to(device)
-        rest = rest * told[:, None]
+        rest = rest * (batch["backgrounds"] >= 0)[:, None]
         colour = len(self.names) + batch["backgrounds"].clamp_min(0)
-        said = log_probs.gather(2, colour[:, None, None].expand(-1, log_probs.shape[1], 1))[..., 0]
-        return objects, -(rest * said).sum() / rest.sum().clamp_min(1), right.detach()
+        named = log_probs.gather(2, colour[:, None, None].expand(-1, log_probs.shape[1], 1))[..., 0]
+        return loss - (rest * named).sum() / rest.sum().clamp_min(1), right.detach()
 
     def loss(self, batch: dict[str, Tensor], step: int) -> tuple[Tensor, dict[str, float | Tensor]]:
-        """Symmetric contrastive loss of pictures and captions; cross-entropy of patches over names and backgrounds."""
+        """Symmetric contrastive loss of pictures and captions; cross-entropy of objects, backgrounds and patches."""
         cls, patches = self.encoder(batch["images"])
         device = cls.device
         texts = self.heads.texts(self.caption_states[batch["captions"].cpu()].to(device))  # [B, E]
@@ -230,15 +233,23 @@ class VisionTask:
         same = (batch["captions"][:, None] == batch["captions"][None]).float()
         target = same / same.sum(1, keepdim=True)
         loss = (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2
-        objects, backgrounds, right = self.patch_losses(patches, batch)
+        labels = self.labels()
+        objects = self.object_logits(patches, batch, labels)
+        region = F.cross_entropy(objects, batch["names"])
+        patch, patch_accuracy = self.patch_losses(patches, batch, labels)
         values: dict[str, float | Tensor] = {
             "picture_loss": loss.detach(),
-            "object_loss": objects.detach(),
-            "background_loss": backgrounds.detach(),
-            "object_accuracy": right,
+            "object_loss": region.detach(),
+            "object_accuracy": (objects.argmax(1) == batch["names"]).float().mean(),
+            "patch_loss": patch.detach(),
+            "patch_accuracy": patch_accuracy,
             "padding": 0.0,
         }
-        return loss + self.cfg.region_weight * (objects + backgrounds), values
+        if bool((batch["backgrounds"] >= 0).any()):
+            background = F.cross_entropy(self.background_logits(patches, batch, labels), batch["backgrounds"])
+            values["background_loss"] = background.detach()
+            region = region + background
+        return loss + self.cfg.region_weight * region + self.cfg.patch_weight * patch, values
 
     def score(self, rows: Sequence[Picture]) -> dict[str, float]:
         """Naming of single pictures by the CLS, of objects and backgrounds by their patches, retrieval among `rows`."""
