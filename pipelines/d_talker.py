@@ -5,7 +5,7 @@ from pathlib import Path
 from muomni.audio_encoder import AudioEncoder, AudioEncoderConfig, CTCHead
 from muomni.codec import Codec, CodecConfig
 from muomni.config import scalar, section
-from muomni.device import DeviceConfig
+from muomni.device import DeviceConfig, pick_device
 from muomni.mel import MelConfig
 from muomni.talker import TalkerConfig
 from muomni.thinker import Thinker, ThinkerConfig
@@ -43,6 +43,7 @@ def run() -> None:
             vocoder,
             SHARDS,
             seed,
+            pick_device(device),
         )
 
     run_stage(

@@ -5,7 +5,7 @@ from pathlib import Path
 from muomni.audio_encoder import AudioEncoderConfig, CTCHead
 from muomni.codec import CodecConfig
 from muomni.config import scalar, section
-from muomni.device import DeviceConfig
+from muomni.device import DeviceConfig, pick_device
 from muomni.mel import MelConfig
 from muomni.omni import FusionConfig, Omni, OmniConfig
 from muomni.talker import TalkerConfig
@@ -48,7 +48,8 @@ def run() -> None:
         load_component(omni.audio_encoder, AUDIO, "audio_encoder.")
         load_component(omni.vision_encoder, VISION, "vision_encoder.")
         head = load_component(CTCHead(model.audio_encoder), AUDIO, "ctc.")
-        return OmniTask(cfg, omni, head, Tokenizer(TOKENIZER), vocoder, CONVERSATIONS, MELS, seed)
+        chosen = pick_device(device)  # the frozen encoders compute their states there
+        return OmniTask(cfg, omni, head, Tokenizer(TOKENIZER), vocoder, CONVERSATIONS, MELS, seed, chosen)
 
     sections = {name: getattr(model, name) for name in OmniConfig.model_fields}
     run_stage(

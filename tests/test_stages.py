@@ -15,6 +15,7 @@ from muomni.audio_encoder import AudioEncoder, CTCHead
 from muomni.codec import Codec
 from muomni.data.pictures import box_weights
 from muomni.data.shards import ShardWriter, write_index
+from muomni.device import DeviceConfig, pick_device
 from muomni.errors import UserError
 from muomni.mel import log_mel
 from muomni.omni import Omni
@@ -56,6 +57,9 @@ def flac(samples: np.ndarray) -> bytes:
     buffer = io.BytesIO()
     soundfile.write(buffer, samples, 16000, format="FLAC")
     return buffer.getvalue()
+
+
+CPU = pick_device(DeviceConfig(name="cpu", precision="fp32", threads=0, memory_gb=None))
 
 
 def png(colour: tuple[int, int, int], size: int = 32) -> bytes:
@@ -160,7 +164,7 @@ def talking(data: Path, small: tuple[Omni, Tokenizer]) -> TalkerTask:
     cfg = TalkerStageConfig(**LOOP, speaker="hibari", code_noise=0.0, state_dropout=0.0, valid_recordings=4)
     torch.manual_seed(0)
     parts = (Thinker(OMNI.thinker), Codec(CODEC), AudioEncoder(AUDIO), CTCHead(AUDIO))
-    return TalkerTask(cfg, TALKER, *parts, small[1], MEL, VOCODER, data / "mels", 0)
+    return TalkerTask(cfg, TALKER, *parts, small[1], MEL, VOCODER, data / "mels", 0, CPU)
 
 
 def test_the_talker_learns_from_aligned_frames(talking: TalkerTask) -> None:
@@ -210,7 +214,7 @@ def omni_task(data: Path, tokenizer: Tokenizer, freeze: bool) -> OmniTask:
     )
     torch.manual_seed(1)
     head = CTCHead(AUDIO)
-    return OmniTask(cfg, small_omni(), head, tokenizer, VOCODER, data / "conversations", data / "mels", 0)
+    return OmniTask(cfg, small_omni(), head, tokenizer, VOCODER, data / "conversations", data / "mels", 0, CPU)
 
 
 def test_stage_e_learns_the_answer_and_nothing_else(data: Path, small: tuple[Omni, Tokenizer]) -> None:
@@ -246,7 +250,7 @@ def test_the_talkers_loss_does_not_reach_into_the_thinker(data: Path, small: tup
 def test_an_unknown_task_in_the_mixture_is_an_error(data: Path, small: tuple[Omni, Tokenizer]) -> None:
     cfg = omni_task(data, small[1], True).cfg.model_copy(update={"weights": {"nmae": 1.0}})
     with pytest.raises(UserError, match="nmae"):
-        OmniTask(cfg, small_omni(), CTCHead(AUDIO), small[1], VOCODER, data / "conversations", data / "mels", 0)
+        OmniTask(cfg, small_omni(), CTCHead(AUDIO), small[1], VOCODER, data / "conversations", data / "mels", 0, CPU)
 
 
 def test_every_stage_computes_in_bfloat16_what_it_computes_in_float32(

@@ -11,6 +11,7 @@ from muomni.audio_encoder import AudioEncoder, CTCHead
 from muomni.codec import Codec
 from muomni.data.batches import Buckets, pad
 from muomni.data.speech import load_recordings
+from muomni.device import Device
 from muomni.errors import UserError
 from muomni.media import save_audio
 from muomni.mel import MelConfig
@@ -51,19 +52,21 @@ class TalkerTask:
         vocoder: VocoderConfig,
         shards: Path,
         seed: int,
+        device: Device,
     ) -> None:
         self.cfg, self.tokenizer, self.mel = cfg, tokenizer, mel
         self.thinker, self.codec = thinker, codec
         self.talker = Talker(model, thinker.cfg.d_model)
         self.modules = {"talker": self.talker}
         self.frozen = {"thinker": thinker, "codec": codec}
-        encoder.eval(), head.eval(), codec.eval()
+        for module in (encoder, head, codec):
+            module.to(device.device).eval()
         parts = {}
         for split in ("train", "valid"):
             recordings = load_recordings(shards, split, cfg.speaker)
             if split == "valid":
                 recordings = recordings[: cfg.valid_recordings]
-            parts[split], left_out = prepare_utterances(recordings, tokenizer, codec, encoder, head)
+            parts[split], left_out = prepare_utterances(recordings, tokenizer, codec, encoder, head, device)
             if not parts[split]:
                 raise UserError(f"d_talker.speaker: no usable recording of '{cfg.speaker}' in the {split} split")
             if split == "train":

@@ -18,6 +18,7 @@ from muomni.audio_encoder import CTCHead, normalise
 from muomni.data.batches import Buckets, pad
 from muomni.data.dialogues import Dialogue, Dialogues, Mixture
 from muomni.data.speech import load_recordings
+from muomni.device import Device
 from muomni.errors import UserError
 from muomni.evaluate.text_scores import character_error_rate
 from muomni.fusion import fuse, lay_out
@@ -81,8 +82,9 @@ class OmniTask:
         conversations: Path,
         mels: Path,
         seed: int,
+        device: Device,
     ) -> None:
-        self.cfg, self.omni, self.tokenizer = cfg, omni, tokenizer
+        self.cfg, self.omni, self.tokenizer, self.device = cfg, omni, tokenizer, device
         self.vocoder = GriffinLim(omni.cfg.mel, vocoder)
         parts: dict[str, nn.Module] = {
             "thinker": omni.thinker,
@@ -98,7 +100,7 @@ class OmniTask:
         still += ["talker"] * (cfg.talker_every == 0)
         self.frozen = {name: parts.pop(name) for name in still}
         self.modules = parts
-        omni.eval(), head.eval()
+        omni.to(device.device).eval(), head.to(device.device).eval()
         self.left_out = 0  # conversations longer than the context and recordings too short for their text
         self.features: dict[str, Tensor] = {}  # what frozen encoders make of each picture and recording
         self.splits = {name: Dialogues(conversations, name, omni.cfg.mel) for name in ("train", "valid")}
@@ -116,7 +118,9 @@ class OmniTask:
         self.utterances: list[Utterance] = []
         if cfg.talker_every:
             recordings = load_recordings(mels, "train", cfg.speaker)
-            self.utterances, short = prepare_utterances(recordings, tokenizer, omni.codec, omni.audio_encoder, head)
+            self.utterances, short = prepare_utterances(
+                recordings, tokenizer, omni.codec, omni.audio_encoder, head, device
+            )
             self.left_out += short
             if not self.utterances:
                 raise UserError(f"e_omni.speaker: no usable recording of '{cfg.speaker}' in {mels}")
@@ -129,13 +133,18 @@ class OmniTask:
             names = [name for name in dialogues.pictures if name not in self.features]
             for at in range(0, len(names), 64):
                 part = names[at : at + 64]
-                pixels = torch.stack([dialogues.pictures[name] for name in part]).float() / 255
-                self.features.update(zip(part, self.omni.image_features(pixels), strict=True))
+                pixels = torch.stack([dialogues.pictures[name] for name in part]).to(self.device.device).float() / 255
+                with self.device.autocast():
+                    states = self.omni.image_features(pixels)
+                self.features.update(zip(part, states.float().cpu(), strict=True))
         if self.cfg.freeze_audio:
             names = sorted(set(dialogues.mels) - set(self.features), key=lambda name: len(dialogues.mels[name]))
             for at in range(0, len(names), 32):
                 part = names[at : at + 32]
-                self.features.update(zip(part, self.hear([dialogues.mels[name] for name in part]), strict=True))
+                with self.device.autocast():
+                    heard = self.hear([dialogues.mels[name] for name in part])
+                # Copies: slices would keep the padding of their whole batch in memory.
+                self.features.update((name, rows.float().cpu().clone()) for name, rows in zip(part, heard, strict=True))
         samples = []
         for dialogue in dialogues.items:
             sizes = [
@@ -151,9 +160,8 @@ class OmniTask:
 
     def hear(self, mels: Sequence[Tensor]) -> list[Tensor]:
         """Log-mels ``[T, M]`` to encoder states ``[ceil(T / 8), Da]`` each."""
-        device = self.omni.audio_projector.weight.device
-        lengths = torch.tensor([len(mel) for mel in mels], device=device)
-        states, sizes = self.omni.audio_encoder(pad(list(mels)).to(device), lengths)
+        lengths = torch.tensor([len(mel) for mel in mels], device=self.device.device)
+        states, sizes = self.omni.audio_encoder(pad(list(mels)).to(self.device.device), lengths)
         return [row[:size] for row, size in zip(states, sizes.tolist(), strict=True)]
 
     def batch(self, step: int, micro: int, rng: torch.Generator) -> dict[str, Any]:
@@ -235,9 +243,10 @@ class OmniTask:
 
     def answer(self, sample: Sample, split: str, limit: int = 64) -> tuple[str, list[int], Tensor]:
         """The likeliest answer: its text, its token ids and the Thinker's states after each."""
-        device = self.omni.audio_projector.weight.device
         batch = self.collate([sample], split)
-        batch = {key: value.to(device) if isinstance(value, Tensor) else value for key, value in batch.items()}
+        batch = {
+            key: value.to(self.device.device) if isinstance(value, Tensor) else value for key, value in batch.items()
+        }
         x = self.embed(batch)[:, : sample.prompt]
         stop = {self.tokenizer.end}
         made = list(answer_tokens(self.omni.thinker, x, stop, limit, Sampling(), torch.Generator()))
@@ -251,8 +260,10 @@ class OmniTask:
         for task in sorted({s.dialogue.task for s in self.valid}):
             mine = [s for s in self.valid if s.dialogue.task == task]
             batch = self.collate(mine[:32], "valid")
-            device = self.omni.audio_projector.weight.device
-            batch = {key: value.to(device) if isinstance(value, Tensor) else value for key, value in batch.items()}
+            batch = {
+                key: value.to(self.device.device) if isinstance(value, Tensor) else value
+                for key, value in batch.items()
+            }
             states = self.omni.thinker(self.embed(batch))
             losses.append(float(self.omni.thinker.loss(states, batch["targets"])))
             scores[f"loss_{task}"] = losses[-1]

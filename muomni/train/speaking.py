@@ -12,6 +12,7 @@ from muomni.audio_encoder import AudioEncoder, CTCHead
 from muomni.codec import Codec
 from muomni.data.batches import pad
 from muomni.data.speech import Recording, collate_mels
+from muomni.device import Device
 from muomni.talker import PADDING, Talker, spell
 from muomni.tokenizer import Tokenizer
 
@@ -40,9 +41,20 @@ class Utterance:
 
 @torch.no_grad()
 def prepare_utterances(
-    recordings: Sequence[Recording], tokenizer: Tokenizer, codec: Codec, encoder: AudioEncoder, head: CTCHead
+    recordings: Sequence[Recording],
+    tokenizer: Tokenizer,
+    codec: Codec,
+    encoder: AudioEncoder,
+    head: CTCHead,
+    device: Device,
 ) -> tuple[list[Utterance], int]:
     """Code and align recordings.
+
+    Args:
+        recordings: with their texts.
+        tokenizer: of the texts.
+        codec, encoder, head: in eval mode on the device.
+        device: where they compute.
 
     Returns:
         The utterances, and how many recordings were too short for their text and are left out.
@@ -51,12 +63,13 @@ def prepare_utterances(
     for at in range(0, len(recordings), 32):
         part = recordings[at : at + 32]
         mels, lengths = collate_mels([r.mel for r in part])
-        states, state_lengths = encoder(mels, lengths)
-        log_probs = head(states)  # [B, S, C + 1]
+        with device.autocast():
+            states, state_lengths = encoder(mels.to(device.device), lengths.to(device.device))
+            log_probs = head(states).cpu()  # [B, S, C + 1]
         for row, recording in enumerate(part):
             ids = tokenizer.encode(recording.text)
             characters, tokens = spell(tokenizer.decode(ids), tokenizer.char_spans(ids))
-            codes = codec.encode(recording.mel[::2].float())  # [T, Q]
+            codes = codec.encode(recording.mel[::2].float().to(device.device)).cpu()  # [T, Q]
             slots = int(state_lengths[row]) * head.slots
             position = align(log_probs[row, :slots], characters, len(codes))
             if position is not None:
