@@ -91,9 +91,33 @@ def rope_table(positions: int, width: int, theta: float) -> tuple[Tensor, Tensor
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Rotate pairs of channels of ``x`` ``[B, H, T, h]`` by the angles of their positions ``[T, h / 2]``."""
+    """Rotate pairs of channels of ``x`` ``[B, H, T, h]`` by the angles of their positions ``[(B, 1,) T, h / 2]``."""
     a, b = x.float().chunk(2, dim=-1)
     return torch.cat((a * cos - b * sin, a * sin + b * cos), dim=-1).to(x.dtype)
+
+
+def branch_positions(branches: Tensor) -> Tensor:
+    """Positions of sequences that branch: each branch goes on where the common beginning ends.
+
+    Args:
+        branches: ``[B, T]`` int64, 0 in the common beginning (and in padding at the end), k in the k-th branch.
+
+    Returns:
+        ``[B, T]`` int64: with branches 0 0 0 1 1 2 2 2 the positions 0 1 2 3 4 3 4 5.
+    """
+    index = torch.arange(branches.shape[1], device=branches.device).expand_as(branches)
+    new = torch.zeros_like(branches, dtype=torch.bool)
+    new[:, 1:] = branches[:, 1:] != branches[:, :-1]
+    start = torch.where(new, index, 0).cummax(1).values  # where the branch of each position begins
+    common = torch.where(new, index, branches.shape[1]).amin(1, keepdim=True)  # length of the beginning
+    return torch.where(start == 0, index, common + index - start)
+
+
+def branch_mask(branches: Tensor) -> Tensor:
+    """Which earlier positions each may see, ``[B, T, T]`` for ``[B, T]``: the common beginning and its own branch."""
+    same = branches[:, :, None] == branches[:, None, :]
+    causal = torch.ones(branches.shape[1], branches.shape[1], dtype=torch.bool, device=branches.device).tril()
+    return (same | (branches[:, None, :] == 0)) & causal
 
 
 class KVCache:
@@ -140,7 +164,7 @@ class Attention(nn.Module):
         self,
         x: Tensor,  # [B, T, D]
         rope: tuple[Tensor, Tensor] | None,
-        mask: Tensor | None = None,  # [B, 1, 1, T], True where a key may be seen
+        mask: Tensor | None = None,  # [B, 1, 1 or T, T], True where a key may be seen
         cache: KVCache | None = None,
         layer: int = 0,
     ) -> Tensor:
@@ -284,7 +308,12 @@ class Stack(nn.Module):
         )
 
     def forward(
-        self, x: Tensor, mask: Tensor | None = None, cache: KVCache | None = None, checkpointing: bool = False
+        self,
+        x: Tensor,
+        mask: Tensor | None = None,
+        cache: KVCache | None = None,
+        checkpointing: bool = False,
+        branches: Tensor | None = None,
     ) -> Tensor:
         """Run all layers.
 
@@ -293,6 +322,8 @@ class Stack(nn.Module):
             mask: ``[B, T]``, True at real positions, or None; for stacks that look both ways.
             cache: holds the positions before ``x`` and takes these too.
             checkpointing: recompute each layer in the backward pass instead of storing it.
+            branches: ``[B, T]`` int64 of sequences that branch (see `branch_positions`), or None; for causal stacks,
+                without a cache.
 
         Returns:
             Normalised states ``[B, T, D]``.
@@ -308,6 +339,10 @@ class Stack(nn.Module):
                 raise ValueError(f"sequence of {end} positions, the context holds {self.positions}")
             rope = (self.cos[start:end], self.sin[start:end])
         key_mask = mask[:, None, None, :] if mask is not None else None
+        if branches is not None:
+            positions = branch_positions(branches)
+            rope = (self.cos[positions][:, None], self.sin[positions][:, None])  # [B, 1, T, h / 2]
+            key_mask = branch_mask(branches)[:, None]  # [B, 1, T, T]
         for layer, block in enumerate(self.blocks):
             if checkpointing and torch.is_grad_enabled():
                 x = checkpoint(block, x, rope, key_mask, use_reentrant=False)

@@ -71,15 +71,24 @@ class Thinker(nn.Module):
         """Token ids ``[B, T]`` int64 to embeddings ``[B, T, D]``."""
         return self.embedding(ids)
 
-    def forward(self, x: Tensor, cache: KVCache | None = None, checkpointing: bool = False) -> Tensor:
+    def forward(
+        self,
+        x: Tensor,
+        cache: KVCache | None = None,
+        checkpointing: bool = False,
+        branches: Tensor | None = None,
+    ) -> Tensor:
         """Embeddings ``[B, T, D]`` to states ``[B, T, D]``.
+
+        With ``branches`` ``[B, T]`` a sequence is a beginning and several continuations that do not see each other
+        (`muomni.layers.branch_positions`): as many questions about one picture, read in one go.
 
         Padding goes to the right of a sequence, where causal attention never lets it reach a real position.
 
         Raises:
             ValueError: if the sequence exceeds the context.
         """
-        return self.stack(x, cache=cache, checkpointing=checkpointing)
+        return self.stack(x, cache=cache, checkpointing=checkpointing, branches=branches)
 
     def new_cache(self, batch: int, positions: int) -> KVCache:
         """An empty key/value cache."""

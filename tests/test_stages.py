@@ -13,6 +13,7 @@ from small_models import AUDIO, CODEC, MEL, OMNI, TALKER, VISION, VOCODER, small
 
 from muomni.audio_encoder import AudioEncoder, CTCHead
 from muomni.codec import Codec
+from muomni.data.dialogues import Dialogue
 from muomni.data.pictures import box_weights
 from muomni.data.shards import ShardWriter, write_index
 from muomni.device import DeviceConfig, pick_device
@@ -25,7 +26,7 @@ from muomni.train.b_audio_encoder import AudioStageConfig, AudioTask, fits
 from muomni.train.c_vision_encoder import VisionStageConfig, VisionTask, rest_weights, text_states
 from muomni.train.d_codec import CodecStageConfig, CodecTask
 from muomni.train.d_talker import TalkerStageConfig, TalkerTask
-from muomni.train.e_omni import OmniStageConfig, OmniTask
+from muomni.train.e_omni import OmniStageConfig, OmniTask, Sample
 from muomni.train.speaking import collate_utterances, talker_loss, time_on_character
 from muomni.train.task import Task
 
@@ -210,6 +211,7 @@ def omni_task(data: Path, tokenizer: Tokenizer, freeze: bool) -> OmniTask:
         speaker="hibari",
         code_noise=0.1,
         state_dropout=0.5,
+        apart=0.5,
         valid_answers=2,
     )
     torch.manual_seed(1)
@@ -227,6 +229,28 @@ def test_stage_e_learns_the_answer_and_nothing_else(data: Path, small: tuple[Omn
         places = (sample.targets != -100).nonzero()[:, 0]
         assert torch.equal(sample.targets[places[:-1]], sample.ids[places[1:]])
         assert sample.prompt == places[0] + 1
+
+
+def test_questions_asked_apart_are_those_asked_alone(data: Path, small: tuple[Omni, Tokenizer]) -> None:
+    def said(role: str, *parts: dict[str, str]) -> dict[str, Any]:
+        return {"role": role, "content": list(parts)}
+
+    picture = {"type": "image", "member": "0.png"}
+    asked = [
+        ({"type": "text", "text": f"What is {n}?"}, {"type": "text", "text": text}) for n, text in enumerate(TEXTS)
+    ]
+    messages = [said("user", picture, asked[0][0]), said("assistant", asked[0][1])]
+    for question, answer in asked[1:]:
+        messages += [said("user", question), said("assistant", answer)]
+    whole = Sample(Dialogue("scene", "what", messages, [], {"0.png": "x"}), small[1], [5], apart=True)
+    begin = 1 + 5
+    assert whole.branches.tolist()[:begin] == [0] * begin and whole.branches[begin:].min() == 1
+    for number, (question, answer) in enumerate(asked, 1):
+        alone = [said("user", picture, question), said("assistant", answer)]
+        one = Sample(Dialogue("scene", "what", alone, [], {"0.png": "x"}), small[1], [5])
+        mine = whole.branches == number
+        assert torch.equal(whole.ids[mine], one.ids[begin:]) and torch.equal(whole.targets[mine], one.targets[begin:])
+        assert (one.targets[:begin] == -100).all() and not one.branches.any()
 
 
 def test_features_of_frozen_encoders_are_those_of_the_encoders(data: Path, small: tuple[Omni, Tokenizer]) -> None:

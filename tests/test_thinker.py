@@ -8,6 +8,7 @@ from small_models import THINKER, enlarge
 from muomni import thinker as thinker_file
 from muomni.config import parse
 from muomni.errors import UserError
+from muomni.layers import branch_positions
 from muomni.thinker import Thinker, ThinkerConfig
 
 
@@ -153,3 +154,20 @@ def test_balance_loss_is_weighted_and_dense_models_have_none() -> None:
 def test_bad_shapes_are_refused_by_name(changes: dict, message: str) -> None:
     with pytest.raises(UserError, match=message):
         parse(ThinkerConfig, THINKER.model_dump() | changes, "params.yaml: thinker")
+
+
+@torch.no_grad()
+def test_branches_of_a_sequence_are_what_each_is_alone() -> None:
+    model, beginning = make(), ids(4)
+    tails = [ids(n, seed=n) for n in (3, 1, 5)]
+    tokens = torch.cat([beginning, *tails, ids(2)])  # two of padding
+    branches = torch.tensor([0] * 4 + [1] * 3 + [2] + [3] * 5 + [0, 0])
+    assert branch_positions(branches[None])[0, :-2].tolist() == [0, 1, 2, 3, 4, 5, 6, 4, 4, 5, 6, 7, 8]
+    plain = torch.zeros_like(branches)  # another row of the batch that does not branch
+    states = model(model.embed(torch.stack([tokens, tokens])), branches=torch.stack([branches, plain]))
+    at = 4
+    for tail in tails:
+        alone = model(model.embed(torch.cat([beginning, tail])[None]))[0]
+        torch.testing.assert_close(states[0, at : at + len(tail)], alone[4:], atol=1e-5, rtol=1e-5)
+        at += len(tail)
+    torch.testing.assert_close(states[1], model(model.embed(tokens[None]))[0], atol=1e-5, rtol=1e-5)

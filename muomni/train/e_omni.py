@@ -5,6 +5,7 @@ change, so what they make of every picture and recording is computed once. The T
 states as they change.
 """
 
+import random
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -50,13 +51,24 @@ class OmniStageConfig(TrainConfig):
     speaker: str = Field(description="the Talker's voice")
     code_noise: float = Field(ge=0, lt=1, description="share of the previous codes replaced at random")
     state_dropout: float = Field(ge=0, le=1, description="share of the utterances without the Thinker's states")
+    apart: float = Field(
+        ge=0, le=1, description="share of the pictures with several questions where no question sees those before it"
+    )
     valid_answers: int = Field(ge=1, description="conversations of each task answered at each evaluation")
 
 
 class Sample:
-    """A conversation as tensors: placeholders where features go, and what the model has to say."""
+    """A conversation as tensors: placeholders where features go, and what the model has to say.
 
-    def __init__(self, dialogue: Dialogue, tokenizer: Tokenizer, sizes: Sequence[int]) -> None:
+    Args:
+        dialogue: the conversation.
+        tokenizer: its tokenizer.
+        sizes: positions of each picture and recording.
+        apart: ask each question by itself right after the picture, in a branch of its own. In a conversation the
+            answers before give later ones away, and the model learns to read them instead of looking.
+    """
+
+    def __init__(self, dialogue: Dialogue, tokenizer: Tokenizer, sizes: Sequence[int], apart: bool = False) -> None:
         self.dialogue = dialogue
         layout = lay_out(render_chat(dialogue.messages, tokenizer), tokenizer, sizes)
         self.ids = torch.tensor(layout.ids[:-1])  # the last token has nothing to predict
@@ -65,6 +77,31 @@ class Sample:
         self.prompt = len(layout.ids) - layout.answer[::-1].index(False)  # positions before the last answer
         self.pictures = [dialogue.media[str(ref)] for kind, ref, _ in layout.features if kind == "image"]
         self.recordings = [dialogue.media[str(ref)] for kind, ref, _ in layout.features if kind == "audio"]
+        self.branches = torch.zeros_like(self.ids)
+        if apart:
+            self.branch(tokenizer, sizes)
+
+    def branch(self, tokenizer: Tokenizer, sizes: Sequence[int]) -> None:
+        """Lay out the picture once, and after it each question with its answer as if it were the first."""
+        messages = self.dialogue.messages
+        media = [part for part in messages[0]["content"] if part["type"] != "text"]
+        ids: list[int] = []
+        targets: list[int] = []
+        branches: list[int] = []
+        for number in range(0, len(messages), 2):
+            text = [part for part in messages[number]["content"] if part["type"] == "text"]
+            turn = [{"role": "user", "content": media + text}, messages[number + 1]]
+            layout = lay_out(render_chat(turn, tokenizer), tokenizer, sizes)
+            begin = 1 + sum(sizes)  # <|user|> and the placeholders
+            if not number:
+                ids, targets, branches = layout.ids[:begin], [-100] * begin, [0] * begin
+            ids += layout.ids[begin:-1]
+            targets += [
+                token if said else -100
+                for token, said in zip(layout.ids[begin + 1 :], layout.answer[begin + 1 :], strict=True)
+            ]
+            branches += [number // 2 + 1] * (len(layout.ids) - 1 - begin)
+        self.ids, self.targets, self.branches = torch.tensor(ids), torch.tensor(targets), torch.tensor(branches)
 
 
 class OmniTask:
@@ -84,7 +121,7 @@ class OmniTask:
         seed: int,
         device: Device,
     ) -> None:
-        self.cfg, self.omni, self.tokenizer, self.device = cfg, omni, tokenizer, device
+        self.cfg, self.omni, self.tokenizer, self.seed, self.device = cfg, omni, tokenizer, seed, device
         self.vocoder = GriffinLim(omni.cfg.mel, vocoder)
         parts: dict[str, nn.Module] = {
             "thinker": omni.thinker,
@@ -146,12 +183,14 @@ class OmniTask:
                 # Copies: slices would keep the padding of their whole batch in memory.
                 self.features.update((name, rows.float().cpu().clone()) for name, rows in zip(part, heard, strict=True))
         samples = []
+        rng = random.Random(self.seed)
         for dialogue in dialogues.items:
             sizes = [
                 self.omni.image_positions if name.endswith(".png") else -(-len(dialogues.mels[digest]) // 8)
                 for name, digest in dialogue.media.items()
             ]
-            sample = Sample(dialogue, self.tokenizer, sizes)
+            apart = len(dialogue.messages) > 2 and rng.random() < self.cfg.apart
+            sample = Sample(dialogue, self.tokenizer, sizes, apart)
             if len(sample.ids) <= self.omni.thinker.cfg.context:
                 samples.append(sample)
             else:
@@ -193,6 +232,8 @@ class OmniTask:
             "ids": pad([s.ids for s in samples], self.tokenizer.pad),
             "targets": pad([s.targets for s in samples], -100),
         }
+        if any(s.branches.any() for s in samples):
+            batch["branches"] = pad([s.branches for s in samples])
         if pictures and self.cfg.freeze_vision:
             batch["images"] = torch.cat([self.features[name] for name in pictures])
         elif pictures:
@@ -214,7 +255,9 @@ class OmniTask:
 
     def loss(self, batch: dict[str, Any], step: int) -> tuple[Tensor, dict[str, float | Tensor]]:
         """Cross-entropy of the answers' tokens, and the Talker's losses."""
-        states = self.omni.thinker(self.embed(batch), checkpointing=self.cfg.checkpointing)
+        states = self.omni.thinker(
+            self.embed(batch), checkpointing=self.cfg.checkpointing, branches=batch.get("branches")
+        )
         answer = self.omni.thinker.loss(states, batch["targets"])
         values: dict[str, float | Tensor] = {
             "answer_loss": answer.detach(),
