@@ -7,11 +7,13 @@ import argparse
 import os
 import sys
 from collections.abc import Callable, Sequence
+from importlib.metadata import entry_points
 from typing import NoReturn
 
 from muomni import __version__
 from muomni.errors import UserError
 
+COMMANDS = "muomni.commands"  # entry points with commands of other packages, such as the pipeline's
 INTERRUPTED, PIPE_CLOSED = 130, 141  # what a shell reports for a program that SIGINT or SIGPIPE ends
 
 
@@ -104,11 +106,18 @@ def make_parser() -> Parser:
 
     profile = commands.add_parser("profile", help="make profiles/NAME.yaml the params.yaml of this folder")
     profile.add_argument("name", metavar="NAME", nargs="?", help="without it, the profiles are listed")
+    # `add(commands)` adds parsers, each with the default `handler`, a function of the parsed arguments that returns
+    # the exit code. So the package has the commands of the pipeline, and imports nothing of it.
+    for point in sorted(entry_points(group=COMMANDS), key=lambda point: point.name):
+        point.load()(commands)
     return parser
 
 
 def run(args: argparse.Namespace) -> int:
     """Run a parsed command and return its exit code."""
+    if "handler" in args:
+        handler: Callable[[argparse.Namespace], int] = args.handler
+        return handler(args)
     if args.command in ("params", "profile"):
         from muomni import settings_commands
 
