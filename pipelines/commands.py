@@ -4,6 +4,7 @@ Only parsers are here; what a command does is imported when it runs.
 """
 
 import argparse
+import sys
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
 def add(commands: "Commands") -> None:
     """Add the commands; the entry point ``muomni.commands``."""
     add_track(commands)
+    add_up(commands)
 
 
 def sync(args: argparse.Namespace) -> int:
@@ -28,3 +30,40 @@ def add_track(commands: "Commands") -> None:
     track = commands.add_parser("track", help="metrics that could not be sent to MLflow while training")
     what = track.add_subparsers(dest="what", metavar="WHAT", required=True)
     what.add_parser("sync", help="send them now").set_defaults(handler=sync)
+
+
+def up(args: argparse.Namespace) -> int:
+    """Start the workplace."""
+    from pipelines import workplace
+
+    def say(text: str) -> None:
+        print(text, flush=True)
+
+    if args.detach:
+        words = ["--host", args.host, "--port", str(args.port), "--mlflow-port", str(args.mlflow_port)]
+        workplace.up_in_background(words, say)
+    else:
+        workplace.up(args.host, args.port, args.mlflow_port, say)
+    return 0
+
+
+def down(args: argparse.Namespace) -> int:
+    """End the workplace."""
+    from pipelines import workplace
+
+    pid = workplace.down()
+    print("the workplace is not up" if pid is None else f"ended the workplace (process {pid})", file=sys.stderr)
+    return 0
+
+
+def add_up(commands: "Commands") -> None:
+    """``muomni up`` and ``muomni down``."""
+    starts = commands.add_parser(
+        "up", help="start the Prefect server, its worker and the MLflow UI; Ctrl-C or `muomni down` ends them"
+    )
+    starts.add_argument("--detach", action="store_true", help="in the background")
+    starts.add_argument("--host", default="127.0.0.1", help="where to listen (default: %(default)s, this machine only)")
+    for name, port, what in (("--port", 4200, "Prefect"), ("--mlflow-port", 5000, "MLflow")):
+        starts.add_argument(name, type=int, default=port, metavar="PORT", help=f"of {what} (default: {port})")
+    starts.set_defaults(handler=up)
+    commands.add_parser("down", help="end the workplace").set_defaults(handler=down)

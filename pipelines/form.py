@@ -1,0 +1,132 @@
+"""The run form: what a person may change of ``params.yaml`` for one run, from the same typed sections.
+
+Every parameter is there with its type, bounds and description, and may be left empty: then the value of the chosen
+profile holds. Prefect makes the fields of its page from the model's JSON schema and refuses what does not fit it; what
+sections must have in common is checked when the run starts.
+"""
+
+from collections.abc import Mapping
+from functools import cache
+from types import NoneType, UnionType
+from typing import Annotated, Any, Union, cast, get_args, get_origin
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, create_model
+from pydantic.fields import FieldInfo
+
+from muomni.config import near, parse
+from muomni.errors import UserError
+from muomni.params import Params, check
+
+# A choice of its own, and what is no part of a run: who becomes champion.
+NOT_OFFERED = ("profile", "registry")
+
+
+class Changes(BaseModel):
+    """What a run changes of its profile. Fields that stay empty change nothing."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+def without_default(schema: dict[str, Any]) -> None:
+    """Leave a field's default out of its schema, so that the form shows it empty and sends nothing."""
+    schema.pop("default", None)
+
+
+def not_none(annotation: Any) -> Any:
+    """``float`` of ``float | None``: None is what an empty field is."""
+    rest = [part for part in get_args(annotation) if part is not NoneType]
+    return rest[0] if get_origin(annotation) in (Union, UnionType) and len(rest) == 1 else annotation
+
+
+def optional(name: str, info: FieldInfo) -> tuple[Any, Any]:
+    """Type and default of a form's field: as in the section, but it may be left empty."""
+    kind = not_none(info.annotation)
+    if isinstance(kind, type) and issubclass(kind, BaseModel):
+        kind = form_of(kind)
+    elif info.metadata:
+        kind = Annotated[(kind, *info.metadata)]
+    # Titled by its own name: pydantic would make "Lr" of "lr".
+    return kind, Field(default=None, title=name, description=info.description, json_schema_extra=without_default)
+
+
+@cache
+def form_of(section: type[BaseModel]) -> type[Changes]:
+    """A section's model with every field optional, and so are those of its subsections."""
+    fields: dict[str, Any] = {
+        name: optional(name, info) for name, info in section.model_fields.items() if name not in NOT_OFFERED
+    }
+    summary = (section.__doc__ or "").strip().partition("\n")[0]
+    return cast(type[Changes], create_model(section.__name__, __base__=Changes, __doc__=summary, **fields))
+
+
+# Made once; the flows' parameters are of this type.
+ParamChanges = form_of(Params)
+
+
+def merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """A mapping with some values of it, at any depth, replaced."""
+    out = dict(base)
+    for key, value in changes.items():
+        inner = out.get(key)
+        out[key] = merged(inner, value) if isinstance(value, Mapping) and isinstance(inner, Mapping) else value
+    return out
+
+
+def chosen(changes: BaseModel | Mapping[str, Any] | None) -> dict[str, Any]:
+    """What was filled in, as nested plain values."""
+    if changes is None:
+        return {}
+    found = changes.model_dump(mode="json", exclude_none=True) if isinstance(changes, BaseModel) else dict(changes)
+    return {key: value for key, value in found.items() if value != {}}
+
+
+def applied(text: str, changes: BaseModel | Mapping[str, Any] | None, where: str) -> tuple[str, Params]:
+    """A parameter file with changes, checked as a whole.
+
+    Args:
+        text: the file.
+        changes: from the form, or a mapping of sections.
+        where: the file's name, for messages.
+
+    Returns:
+        The new file, which is the old one byte for byte if nothing changes, and its sections.
+
+    Raises:
+        UserError: names the first key that is unknown or has a bad value, or two sections that disagree.
+    """
+    base = yaml.safe_load(text)
+    if not isinstance(base, dict):
+        raise UserError(f"{where}: expected sections of parameters, found {type(base).__name__}")
+    new = merged(base, chosen(changes))
+    params = parse(Params, new, where)
+    check(params, where)
+    return (text if new == base else yaml.safe_dump(new, sort_keys=False)), params
+
+
+def keys(model: type[BaseModel] = Params, prefix: str = "") -> list[str]:
+    """All parameters that one number, word or switch sets, as ``section.key``."""
+    found: list[str] = []
+    for name, info in model.model_fields.items():
+        kind = not_none(info.annotation)
+        if name in NOT_OFFERED and not prefix:
+            continue
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            found += keys(kind, f"{prefix}{name}.")
+        elif get_origin(kind) not in (list, dict, tuple):
+            found.append(prefix + name)
+    return found
+
+
+def nested(key: str, value: Any) -> dict[str, Any]:
+    """``{"a": {"b": value}}`` of ``a.b``.
+
+    Raises:
+        UserError: if there is no such parameter.
+    """
+    known = keys()
+    if key not in known:
+        raise UserError(f"{key}: no such parameter{near(key, known)}")
+    for part in reversed(key.split(".")):
+        value = {part: value}
+    return cast(dict[str, Any], value)

@@ -1,0 +1,65 @@
+"""Files that tell who is alive: a lock on one goes with the process that holds it, however that ends."""
+
+import fcntl
+import json
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+
+class Busy(Exception):
+    """Another process holds the lock; `who` is what it wrote."""
+
+    def __init__(self, who: dict[str, Any]) -> None:
+        super().__init__(str(who))
+        self.who = who
+
+
+def told(text: str) -> dict[str, Any]:
+    """What a holder wrote; empty if it has not yet."""
+    try:
+        found = json.loads(text)
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+@contextmanager
+def held(path: Path, who: Mapping[str, Any] | None = None) -> Iterator[None]:
+    """Hold a file's lock.
+
+    flock and not lockf: another look at the file by the same process must not give the lock away.
+
+    Args:
+        path: the file; it is made, and stays.
+        who: written into it, with the process's id.
+
+    Raises:
+        Busy: if another process holds it.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a+", encoding="utf-8") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            file.seek(0)
+            raise Busy(told(file.read())) from None
+        file.truncate(0)
+        file.write(json.dumps({"pid": os.getpid(), **(who or {})}))
+        file.flush()
+        yield
+
+
+def holder(path: Path) -> dict[str, Any] | None:
+    """What the holder of a file's lock wrote, or None if nobody holds it or there is no such file."""
+    try:
+        with path.open(encoding="utf-8") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+                return None
+            except OSError:
+                return told(file.read())
+    except FileNotFoundError:
+        return None

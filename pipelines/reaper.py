@@ -1,0 +1,84 @@
+"""Tell Prefect of runs whose process is gone.
+
+A flow's process holds a lock, ``.muomni/flows/<flow run id>``, as long as it lives (`alive`). A run that Prefect shows
+as going on while nobody holds its lock was killed, or the machine was restarted: it has crashed. Runs without such a
+file are somebody else's, on another machine for example, and are left alone.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from pipelines import locks
+
+
+def flows_root(state: Path) -> Path:
+    """Where the locks are."""
+    return state / "flows"
+
+
+@contextmanager
+def alive(state: Path, flow_run: str) -> Iterator[None]:
+    """Hold a flow run's lock while the block runs."""
+    path = flows_root(state) / flow_run
+    with locks.held(path):
+        try:
+            yield
+        finally:
+            path.unlink(missing_ok=True)
+
+
+def set_state(api: str, flow_run: str, kind: str, name: str, message: str) -> None:
+    """Put a run into a state, whatever it was in; raises `httpx.HTTPError` if that fails."""
+    state = {"type": kind, "name": name, "message": message}
+    answer = httpx.post(f"{api}/flow_runs/{flow_run}/set_state", json={"state": state, "force": True}, timeout=10)
+    answer.raise_for_status()
+
+
+def open_runs(api: str, pool: str) -> list[dict[str, Any]]:
+    """The pool's runs that Prefect believes to be going on."""
+    wanted = {
+        "flow_runs": {"state": {"type": {"any_": ["RUNNING", "PENDING", "CANCELLING"]}}},
+        "work_pools": {"name": {"any_": [pool]}},
+    }
+    answer = httpx.post(f"{api}/flow_runs/filter", json=wanted, timeout=10)
+    answer.raise_for_status()
+    found: list[dict[str, Any]] = answer.json()
+    return found
+
+
+def reap(api: str, pool: str, state: Path, starting: bool = False) -> list[str]:
+    """Give every dead run its end.
+
+    Args:
+        api: address of the Prefect API.
+        pool: whose runs.
+        state: the state folder.
+        starting: no worker runs yet, so a run that was handed to one goes back into the queue.
+
+    Returns:
+        Ids of the runs that were dead.
+
+    Raises:
+        httpx.HTTPError: if Prefect does not answer.
+    """
+    dead = []
+    for run in open_runs(api, pool):
+        path, kind = flows_root(state) / run["id"], run["state_type"]
+        if locks.holder(path) is not None:
+            continue
+        if path.exists():
+            if kind == "CANCELLING":
+                set_state(api, run["id"], "CANCELLED", "Cancelled", "its process is gone")
+            else:
+                message = "its process was killed, or the machine restarted; the same run started again goes on"
+                set_state(api, run["id"], "CRASHED", "Crashed", message)
+            path.unlink(missing_ok=True)
+            dead.append(run["id"])
+        elif starting and kind == "PENDING":
+            set_state(api, run["id"], "SCHEDULED", "Scheduled", "its worker was gone before it began")
+            dead.append(run["id"])
+    return dead

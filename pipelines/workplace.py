@@ -1,0 +1,329 @@
+"""``muomni up``: the Prefect server, its pool of one worker, the deployments and the MLflow UI, as one thing.
+
+All of it lives under the state folder (``.muomni/workplace``), is bound to loopback unless told otherwise, and calls
+nobody. The process that started the others watches them: a worker that died is started again, and runs whose process
+is gone are told so to Prefect, which would show them as running for ever.
+"""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from muomni.data.files import atomic_write_json
+from muomni.errors import UserError
+from pipelines import locks
+from pipelines.reaper import reap
+from pipelines.run import state_root
+
+POOL = "gpu"
+LOOPBACK = "127.0.0.1"
+WAIT = 120.0  # seconds until everything must answer
+WATCH = 3.0  # seconds between looks at what runs
+STOP = 20.0  # seconds that a program gets to end
+
+
+def root() -> Path:
+    """Where the workplace keeps its databases, logs and addresses."""
+    return state_root() / "workplace"
+
+
+def info() -> dict[str, Any] | None:
+    """The running workplace's addresses, or None if there is none."""
+    if locks.holder(root() / "lock") is None:
+        return None
+    with suppress(OSError, ValueError):
+        found = json.loads((root() / "workplace.json").read_text(encoding="utf-8"))
+        return found if isinstance(found, dict) else None
+    return None
+
+
+def settings(api: str | None) -> dict[str, str]:
+    """Prefect's and MLflow's settings in the environment: own folders, nothing sent anywhere, quick reactions.
+
+    Args:
+        api: address of the Prefect API; None for a temporary server of each flow.
+    """
+    home = root() / "prefect"
+    home.mkdir(parents=True, exist_ok=True)
+    found = {
+        "PREFECT_HOME": str(home),
+        "PREFECT_PROFILES_PATH": str(home / "profiles.toml"),
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
+        # One run at a time is the rule here, so one that waits is not late.
+        "PREFECT_SERVER_SERVICES_LATE_RUNS_ENABLED": "false",
+        "PREFECT_SERVER_DATABASE_TIMEOUT": "60",
+        "PREFECT_SERVER_DATABASE_CONNECTION_TIMEOUT": "60",
+        "PREFECT_WORKER_QUERY_SECONDS": "2",
+        "PREFECT_WORKER_HEARTBEAT_SECONDS": "10",
+        "PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW": "ignore",
+        "PREFECT_SERVER_ALLOW_EPHEMERAL_MODE": "true",
+        "DO_NOT_TRACK": "1",
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+        "DVC_NO_ANALYTICS": "1",
+    }
+    return found | ({"PREFECT_API_URL": api} if api else {})
+
+
+def free(host: str, port: int, what: str, option: str) -> None:
+    """Make sure that a port can be taken.
+
+    Raises:
+        UserError: if it cannot.
+    """
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            raise UserError(f"{host}:{port}: no place for {what} ({error.strerror}); choose with {option}") from None
+
+
+@dataclass
+class Program:
+    """A program of the workplace.
+
+    Attributes:
+        name: also of its log file.
+        command: what to run.
+        process: while it runs.
+    """
+
+    name: str
+    command: list[str]
+    process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def log(self) -> Path:
+        """What it prints."""
+        return root() / f"{self.name}.log"
+
+    def start(self, env: dict[str, str]) -> None:
+        """Start it in a session of its own, so that Ctrl-C reaches it in its turn."""
+        with self.log.open("ab") as log:
+            command = [sys.executable, "-m", "pipelines.attached", str(os.getpid()), *self.command]
+            self.process = subprocess.Popen(
+                command, env=env, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+            )
+
+    def ended(self) -> bool:
+        """Whether it was started and is gone."""
+        return self.process is not None and self.process.poll() is not None
+
+    def stop(self) -> None:
+        """End it and what it started."""
+        if self.process is None:
+            return
+        for sign in (signal.SIGTERM, signal.SIGKILL):
+            with suppress(ProcessLookupError):
+                os.killpg(self.process.pid, sign)
+            with suppress(subprocess.TimeoutExpired):
+                self.process.wait(STOP)
+                break
+
+    def last_words(self) -> str:
+        """The end of its log, for a message."""
+        lines = self.log.read_text(encoding="utf-8", errors="replace").split("\n") if self.log.exists() else []
+        return next((line.strip() for line in reversed(lines) if line.strip()), "it said nothing")
+
+
+@dataclass
+class Workplace:
+    """What `up` starts.
+
+    Attributes:
+        host: where it listens.
+        port: of the Prefect server.
+        mlflow_port: of the MLflow UI.
+    """
+
+    host: str = LOOPBACK
+    port: int = 4200
+    mlflow_port: int = 5000
+    programs: list[Program] = field(default_factory=list)
+    stopping: bool = False
+
+    @property
+    def near(self) -> str:
+        """The host as programs on this machine reach it."""
+        return LOOPBACK if self.host in ("0.0.0.0", "::") else self.host
+
+    @property
+    def prefect(self) -> str:
+        """Address of Prefect's pages."""
+        return f"http://{self.near}:{self.port}"
+
+    @property
+    def mlflow(self) -> str:
+        """Address of MLflow's pages."""
+        return f"http://{self.near}:{self.mlflow_port}"
+
+    def env(self) -> dict[str, str]:
+        """The environment of all its programs."""
+        own = {"MUOMNI_STATE": str(state_root()), "MUOMNI_MLFLOW_UI": self.mlflow, "PYTHONUNBUFFERED": "1"}
+        return os.environ | settings(f"{self.prefect}/api") | own
+
+    def start(self) -> None:
+        """Start everything and wait until it answers.
+
+        Raises:
+            UserError: if a port is taken, or something does not come up.
+        """
+        free(self.host, self.port, "the Prefect server", "--port")
+        free(self.host, self.mlflow_port, "the MLflow UI", "--mlflow-port")
+        mlruns = Path("mlruns").absolute()
+        mlruns.mkdir(exist_ok=True)
+        prefect, mlflow = [sys.executable, "-m", "prefect"], [sys.executable, "-m", "mlflow"]
+        store = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{mlruns}/mlflow.db"
+        server = Program("prefect", [*prefect, "server", "start", "--host", self.host, "--port", str(self.port)])
+        page = [*mlflow, "server", "--backend-store-uri", store, "--default-artifact-root", (mlruns / "artifacts").as_uri()]
+        page += ["--host", self.host, "--port", str(self.mlflow_port), "--workers", "1"]
+        tracker = Program("mlflow", page)
+        remote = store.startswith("http")
+        for program in (server,) if remote else (server, tracker):
+            self.run(program)
+        self.wait(server, f"{self.prefect}/api/health")
+        deploy = Program("deploy", [sys.executable, "-m", "pipelines.deploy"])
+        self.run(deploy)
+        assert deploy.process is not None
+        if deploy.process.wait(WAIT):
+            raise UserError(f"the deployments cannot be made: {deploy.last_words()} (see {deploy.log})")
+        self.programs.remove(deploy)
+        reap(f"{self.prefect}/api", POOL, state_root(), starting=True)
+        worker = [*prefect, "worker", "start", "--pool", POOL, "--name", "gpu-worker", "--type", "process"]
+        self.run(Program("worker", worker))
+        if not remote:
+            self.wait(tracker, f"{self.mlflow}/health")
+
+    def run(self, program: Program) -> None:
+        """Start a program, with a new log."""
+        program.log.parent.mkdir(parents=True, exist_ok=True)
+        program.log.unlink(missing_ok=True)
+        program.start(self.env())
+        self.programs.append(program)
+
+    def wait(self, program: Program, address: str) -> None:
+        """Wait until a program answers.
+
+        Raises:
+            UserError: if it ends or takes too long.
+        """
+        end = time.monotonic() + WAIT
+        while time.monotonic() < end and not self.stopping:
+            if program.ended():
+                break
+            with suppress(httpx.HTTPError):
+                if httpx.get(address, timeout=2).status_code == 200:
+                    return
+            time.sleep(0.2)
+        if not self.stopping:
+            raise UserError(f"{program.name}: does not answer: {program.last_words()[:200]} (see {program.log})")
+
+    def watch(self) -> None:
+        """Look after everything until told to stop: start again what ended, and tell Prefect of dead runs."""
+        while not self.stopping:
+            time.sleep(WATCH)
+            for program in self.programs:
+                if program.ended() and not self.stopping:
+                    print(f"{program.name}: ended ({program.last_words()[:200]}); started again", file=sys.stderr)
+                    program.start(self.env())
+            with suppress(httpx.HTTPError):
+                reap(f"{self.prefect}/api", POOL, state_root())
+
+    def stop(self) -> None:
+        """End everything: the worker and the run it has first, so that Prefect can be told of it."""
+        self.stopping = True
+        order = sorted(self.programs, key=lambda program: program.name != "worker")
+        for program in order:
+            program.stop()
+            if program.name == "worker":
+                with suppress(httpx.HTTPError):
+                    reap(f"{self.prefect}/api", POOL, state_root())
+
+
+def up(host: str, port: int, mlflow_port: int, say: Callable[[str], None]) -> None:
+    """Start the workplace and stay until Ctrl-C or SIGTERM.
+
+    Raises:
+        UserError: if one runs already, or something does not start.
+    """
+    place = Workplace(host, port, mlflow_port)
+
+    def stop(number: int, frame: object) -> None:
+        place.stopping = True
+
+    try:
+        with locks.held(root() / "lock"):
+            for sign in (signal.SIGINT, signal.SIGTERM):
+                signal.signal(sign, stop)
+            try:
+                place.start()
+                if not place.stopping:
+                    found = {"pid": os.getpid(), "prefect": place.prefect, "mlflow": place.mlflow}
+                    atomic_write_json(root() / "workplace.json", found)
+                    say(f"Prefect: {place.prefect}   runs, their queue, the run form (Deployments)")
+                    say(f"MLflow:  {place.mlflow}   metrics, the model registry")
+                    if host not in (LOOPBACK, "localhost", "::1"):
+                        say(f"warning: {host} can be reached from other machines, and there is no password")
+                    place.watch()
+            finally:
+                say("stopping")
+                place.stop()
+                (root() / "workplace.json").unlink(missing_ok=True)
+    except locks.Busy as busy:
+        raise UserError(
+            f"the workplace is up already (process {busy.who.get('pid')}); `muomni down` ends it"
+        ) from None
+
+
+def up_in_background(words: list[str], say: Callable[[str], None]) -> None:
+    """Start the workplace as a process of its own, and wait until it is ready.
+
+    Raises:
+        UserError: if it does not start.
+    """
+    root().mkdir(parents=True, exist_ok=True)
+    log = root() / "up.log"
+    with log.open("wb") as file:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "muomni.cli", "up", *words],
+            stdin=subprocess.DEVNULL, stdout=file, stderr=file, start_new_session=True,
+        )
+    end = time.monotonic() + 2 * WAIT
+    while time.monotonic() < end and process.poll() is None:
+        if (info() or {}).get("pid") == process.pid:
+            say(log.read_text(encoding="utf-8").rstrip())
+            return
+        time.sleep(0.3)
+    last = (log.read_text(encoding="utf-8").strip() or "it said nothing").splitlines()[-1]
+    raise UserError(last.removeprefix("error: "))
+
+
+def down() -> int | None:
+    """End a running workplace and return its process's id; None if there is none.
+
+    Raises:
+        UserError: if it does not end.
+    """
+    who = locks.holder(root() / "lock")
+    if who is None:
+        return None
+    pid = int(who["pid"])
+    os.kill(pid, signal.SIGTERM)
+    end = time.monotonic() + 4 * STOP
+    while locks.holder(root() / "lock") is not None:
+        if time.monotonic() > end:
+            raise UserError(f"process {pid} does not end; kill it: kill -9 {pid}")
+        time.sleep(0.2)
+    return pid
