@@ -160,7 +160,9 @@ def held(root: Path, who: Mapping[str, Any]) -> Iterator[None]:
             yield
     except locks.Busy as busy:
         name = busy.who.get("name") or f"process {busy.who.get('pid', 'unknown')}"
-        raise UserError(f"this revision runs with these parameters already ({name}); wait for it or cancel it") from None
+        raise UserError(
+            f"this revision runs with these parameters already ({name}); wait for it or cancel it"
+        ) from None
 
 
 def lay_out(copy: Copy, params: str) -> None:

@@ -18,8 +18,10 @@ from pathlib import Path
 import psutil
 
 # What dvc and `muomni.train.report.Progress` print; there is no other way to hear of it while dvc runs.
-BEGAN = re.compile(r"^(?:Running stage '(?P<run>[^']+)':|Stage '(?P<cached>[^']+)' is cached - |"
-                   r"Stage '(?P<same>[^']+)' didn't change, skipping)")
+BEGAN = re.compile(
+    r"^(?:Running stage '(?P<run>[^']+)':|Stage '(?P<cached>[^']+)' is cached - |"
+    r"Stage '(?P<same>[^']+)' didn't change, skipping)"
+)
 PROGRESS = re.compile(r"^\S+ (?P<step>\d+)/(?P<steps>\d+): (?P<text>.+ left)$")
 GRACE = 4.0  # seconds between asking and forcing processes to end
 

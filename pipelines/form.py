@@ -16,6 +16,7 @@ from pydantic.fields import FieldInfo
 
 from muomni.config import near, parse
 from muomni.errors import UserError
+from muomni.evaluate.config import EvaluateConfig
 from muomni.params import Params, check
 
 # A choice of its own, and what is no part of a run: who becomes champion.
@@ -56,12 +57,12 @@ def form_of(section: type[BaseModel]) -> type[Changes]:
     fields: dict[str, Any] = {
         name: optional(name, info) for name, info in section.model_fields.items() if name not in NOT_OFFERED
     }
-    summary = (section.__doc__ or "").strip().partition("\n")[0]
+    summary = None if section is Params else (section.__doc__ or "").strip().partition("\n")[0]
     return cast(type[Changes], create_model(section.__name__, __base__=Changes, __doc__=summary, **fields))
 
 
-# Made once; the flows' parameters are of this type.
-ParamChanges = form_of(Params)
+# Made once; the flows' parameters are of these types.
+ParamChanges, EvaluateChanges = form_of(Params), form_of(EvaluateConfig)
 
 
 def merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:

@@ -5,7 +5,7 @@ The flows (`pipelines.flows`) call `run_graph`.
 
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -100,9 +100,10 @@ def follow_stage(stage: str, graph: Graph) -> None:
             log.info("step %d of %d: %s", event.step, event.steps, event.text)
         elif event:
             log.info("%s", event)
-            said = event if event.lower().startswith("error") and not event.startswith("ERROR: failed to") else said
-    if graph.next is None and graph.end():
-        raise UserError(f"stage {stage}: {said or 'failed; its last lines tell why'}")
+            # A stage's own complaint says more than dvc's, which comes after it.
+            said = event if event.startswith("error: ") or (event.startswith("ERROR: ") and not said) else said
+    if graph.next is None and (code := graph.end()):
+        raise UserError(f"stage {stage}: {said or f'dvc ended with code {code}'}")
     if bar.id is not None:
         bar.show(100.0, f"{stage}: done", last=True)
 
@@ -132,11 +133,16 @@ def made_by(copy: Copy, stage: str) -> str | None:
     return str(key) if key else None
 
 
-def follow(copy: Copy, graph: Graph) -> list[Stage]:
+def follow(copy: Copy, graph: Graph, may_run: Sequence[str] | None) -> list[Stage]:
     """Show the whole graph, a task a stage.
 
+    Args:
+        copy: where it runs.
+        graph: what runs.
+        may_run: stages that may run; the others must be in the cache. None: all may.
+
     Raises:
-        UserError: if a stage fails, or dvc before the first.
+        UserError: if a stage fails, or dvc before the first, or a stage would run that may not.
     """
     log, stages, said = get_run_logger(), [], ""
     for line in graph.before():
@@ -144,6 +150,9 @@ def follow(copy: Copy, graph: Graph) -> list[Stage]:
         said = line or said
     while (turn := graph.turn()) is not None:
         stage, begin = Stage(turn.stage, turn.cached), time.monotonic()
+        if not turn.cached and may_run is not None and turn.stage not in may_run:
+            graph.end()
+            raise UserError(f"stage {turn.stage} was not run at this revision with these parameters; `train` it first")
         if turn.cached:
             show_cached(turn.stage, graph, "")
         else:
@@ -155,9 +164,7 @@ def follow(copy: Copy, graph: Graph) -> list[Stage]:
     return stages
 
 
-def prepare(
-    profile: str, changes: BaseModel | Mapping[str, Any] | None, revision: str
-) -> tuple[Copy, str]:
+def prepare(profile: str, changes: BaseModel | Mapping[str, Any] | None, revision: str) -> tuple[Copy, str]:
     """What a run computes, checked before anything starts: the copy's place, and its ``params.yaml``.
 
     Raises:
@@ -178,13 +185,20 @@ def experiment_name(wanted: str, checkout: Path) -> str:
         UserError: if the checkout has an experiment of the wanted name.
     """
     if wanted and copies.experiment_refs(checkout, wanted):
-        raise UserError(f"name '{wanted}': there is an experiment of this name; choose another, "
-                        f"or remove that one with `dvc exp remove {wanted}`")
+        raise UserError(
+            f"name '{wanted}': there is an experiment of this name; choose another, "
+            f"or remove that one with `dvc exp remove {wanted}`"
+        )
     return wanted or str(flow_run.get_name() or f"run-{os.getpid()}")
 
 
 def run_graph(
-    profile: str, targets: list[str], changes: BaseModel | Mapping[str, Any] | None, revision: str, name: str
+    profile: str,
+    targets: list[str],
+    changes: BaseModel | Mapping[str, Any] | None,
+    revision: str,
+    name: str,
+    may_run: Sequence[str] | None = None,
 ) -> Result:
     """Bring stages of a revision up to date in a copy, and bring the result home as a DVC experiment.
 
@@ -194,6 +208,7 @@ def run_graph(
         changes: parameters to change.
         revision: a commit, tag, branch or experiment of the checkout, which is the working directory.
         name: of the experiment; empty for the flow run's name.
+        may_run: as in `follow`.
 
     Raises:
         UserError: if something about the request is wrong, or a stage fails. What was computed is kept: the same run
@@ -214,7 +229,7 @@ def run_graph(
             copies.lay_out(copy, params)
             graph = Graph(copy.folder, targets, copy.env() | {"DVC_EXP_NAME": experiment})
             try:
-                stages = follow(copy, graph)
+                stages = follow(copy, graph, may_run)
             finally:
                 graph.end()
             commit = copies.save_experiment(copy, experiment, targets, f"{profile} at {copy.commit[:12]}")

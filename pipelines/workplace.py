@@ -7,6 +7,7 @@ is gone are told so to Prefect, which would show them as running for ever.
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -60,6 +61,8 @@ def settings(api: str | None) -> dict[str, str]:
         "PREFECT_HOME": str(home),
         "PREFECT_PROFILES_PATH": str(home / "profiles.toml"),
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "PREFECT_UI_STATIC_DIRECTORY": str(root() / "pages"),
+        "PREFECT_SERVER_UI_V2_ENABLED": "false",
         "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
         # One run at a time is the rule here, so one that waits is not late.
         "PREFECT_SERVER_SERVICES_LATE_RUNS_ENABLED": "false",
@@ -74,6 +77,19 @@ def settings(api: str | None) -> dict[str, str]:
         "DVC_NO_ANALYTICS": "1",
     }
     return found | ({"PREFECT_API_URL": api} if api else {})
+
+
+def silence(pages: Path) -> None:
+    """Have Prefect's pages report to nobody.
+
+    Those of version 2 ask an analytics service for its settings even where analytics are off. The server lays out
+    copies of its pages in a folder of ours, in which that address becomes one that refuses at once.
+    """
+    for path in pages.rglob("*.js"):
+        text = path.read_text(encoding="utf-8")
+        silent = re.sub(r"https://[\w.-]*amplitude\.com", "http://127.0.0.1:9", text)
+        if silent != text:
+            path.write_text(silent, encoding="utf-8")
 
 
 def free(host: str, port: int, what: str, option: str) -> None:
@@ -187,13 +203,21 @@ class Workplace:
         prefect, mlflow = [sys.executable, "-m", "prefect"], [sys.executable, "-m", "mlflow"]
         store = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{mlruns}/mlflow.db"
         server = Program("prefect", [*prefect, "server", "start", "--host", self.host, "--port", str(self.port)])
-        page = [*mlflow, "server", "--backend-store-uri", store, "--default-artifact-root", (mlruns / "artifacts").as_uri()]
+        page = [
+            *mlflow,
+            "server",
+            "--backend-store-uri",
+            store,
+            "--default-artifact-root",
+            (mlruns / "artifacts").as_uri(),
+        ]
         page += ["--host", self.host, "--port", str(self.mlflow_port), "--workers", "1"]
         tracker = Program("mlflow", page)
         remote = store.startswith("http")
         for program in (server,) if remote else (server, tracker):
             self.run(program)
         self.wait(server, f"{self.prefect}/api/health")
+        silence(root() / "pages")
         deploy = Program("deploy", [sys.executable, "-m", "pipelines.deploy"])
         self.run(deploy)
         assert deploy.process is not None
@@ -282,9 +306,7 @@ def up(host: str, port: int, mlflow_port: int, say: Callable[[str], None]) -> No
                 place.stop()
                 (root() / "workplace.json").unlink(missing_ok=True)
     except locks.Busy as busy:
-        raise UserError(
-            f"the workplace is up already (process {busy.who.get('pid')}); `muomni down` ends it"
-        ) from None
+        raise UserError(f"the workplace is up already (process {busy.who.get('pid')}); `muomni down` ends it") from None
 
 
 def up_in_background(words: list[str], say: Callable[[str], None]) -> None:
@@ -298,7 +320,10 @@ def up_in_background(words: list[str], say: Callable[[str], None]) -> None:
     with log.open("wb") as file:
         process = subprocess.Popen(
             [sys.executable, "-m", "muomni.cli", "up", *words],
-            stdin=subprocess.DEVNULL, stdout=file, stderr=file, start_new_session=True,
+            stdin=subprocess.DEVNULL,
+            stdout=file,
+            stderr=file,
+            start_new_session=True,
         )
     end = time.monotonic() + 2 * WAIT
     while time.monotonic() < end and process.poll() is None:

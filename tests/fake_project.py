@@ -129,7 +129,11 @@ def make_project(folder: Path, steps: int = 40) -> None:
 
 def environment(folder: Path) -> dict[str, str]:
     """The environment of commands in the project: the checkout's packages, everything else of its own."""
-    env = {key: value for key, value in os.environ.items() if not key.startswith(("PREFECT_", "MLFLOW_", "MUOMNI_", "DVC_"))}
+    env = {
+        key: value
+        for key, value in os.environ.items()
+        if not key.startswith(("PREFECT_", "MLFLOW_", "MUOMNI_", "DVC_"))
+    }
     return env | {
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{env['PATH']}",
         "PYTHONPATH": str(ROOT),

@@ -26,7 +26,7 @@ from muomni.train.b_audio_encoder import AudioStageConfig, AudioTask, fits
 from muomni.train.c_vision_encoder import VisionStageConfig, VisionTask, rest_weights, text_states
 from muomni.train.d_codec import CodecStageConfig, CodecTask
 from muomni.train.d_talker import TalkerStageConfig, TalkerTask
-from muomni.train.e_omni import OmniStageConfig, OmniTask, Sample
+from muomni.train.e_omni import OmniStageConfig, OmniTask, Sample, TaskWeights
 from muomni.train.speaking import collate_utterances, talker_loss, time_on_character
 from muomni.train.task import Task
 
@@ -203,7 +203,7 @@ def omni_task(data: Path, tokenizer: Tokenizer, freeze: bool) -> OmniTask:
     """Stage E's task on a random model."""
     cfg = OmniStageConfig(
         **LOOP,
-        weights={"name": 0.5, "dictation": 0.5},
+        weights=dict.fromkeys(TaskWeights.model_fields, 0.0) | {"name": 0.5, "dictation": 0.5},
         freeze_vision=freeze,
         freeze_audio=freeze,
         talker_every=1,
@@ -271,9 +271,10 @@ def test_the_talkers_loss_does_not_reach_into_the_thinker(data: Path, small: tup
     assert task.omni.talker.condition.thinker.weight.grad is not None
 
 
-def test_an_unknown_task_in_the_mixture_is_an_error(data: Path, small: tuple[Omni, Tokenizer]) -> None:
-    cfg = omni_task(data, small[1], True).cfg.model_copy(update={"weights": {"nmae": 1.0}})
-    with pytest.raises(UserError, match="nmae"):
+def test_a_task_without_conversations_in_the_mixture_is_an_error(data: Path, small: tuple[Omni, Tokenizer]) -> None:
+    cfg = omni_task(data, small[1], True).cfg
+    cfg = cfg.model_copy(update={"weights": cfg.weights.model_copy(update={"spoken_world": 1.0})})
+    with pytest.raises(UserError, match="e_omni.weights: no conversation has the task 'spoken_world'"):
         OmniTask(cfg, small_omni(), CTCHead(AUDIO), small[1], VOCODER, data / "conversations", data / "mels", 0, CPU)
 
 

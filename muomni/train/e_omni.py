@@ -16,6 +16,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from muomni.audio_encoder import CTCHead, normalise
+from muomni.config import Section
 from muomni.data.batches import Buckets, pad
 from muomni.data.dialogues import Dialogue, Dialogues, Mixture
 from muomni.data.speech import load_recordings
@@ -40,10 +41,24 @@ from muomni.train.speaking import (
 from muomni.vocoder import GriffinLim, VocoderConfig
 
 
+class TaskWeights(Section):
+    """Shares of the tasks in the training mixture, in any unit; 0 leaves a task out."""
+
+    name: float = Field(ge=0, description="a picture of one thing: what is it?")
+    caption: float = Field(ge=0, description="describe a picture")
+    single: float = Field(ge=0, description="questions about a picture of one thing")
+    scene: float = Field(ge=0, description="questions about several things")
+    world: float = Field(ge=0, description="questions without a picture")
+    dictation: float = Field(ge=0, description="a recording, written down")
+    read_aloud: float = Field(ge=0, description="a sentence, read aloud")
+    spoken_scene: float = Field(ge=0, description="spoken questions about a picture")
+    spoken_world: float = Field(ge=0, description="spoken questions without a picture")
+
+
 class OmniStageConfig(TrainConfig):
     """Section ``e_omni``."""
 
-    weights: dict[str, float] = Field(description="share of each task in the training mixture")
+    weights: TaskWeights
     freeze_vision: bool = Field(description="keep the vision encoder as stage C left it")
     freeze_audio: bool = Field(description="keep the audio encoder as stage B left it")
     talker_every: int = Field(ge=0, description="the Talker learns at every so many steps; 0 to leave it as it is")
@@ -146,11 +161,12 @@ class OmniTask:
             self.splits["train"].pictures.clear()
         if cfg.freeze_audio:
             self.splits["train"].mels.clear()
-        unknown = set(cfg.weights) - {s.dialogue.task for s in self.train}
+        weights = {task: float(weight) for task, weight in cfg.weights}
+        unknown = {task for task, weight in weights.items() if weight} - {s.dialogue.task for s in self.train}
         if unknown:
             raise UserError(f"e_omni.weights: no conversation has the task '{sorted(unknown)[0]}'")
         self.mixture = Mixture(
-            [s.dialogue.task for s in self.train], [len(s.ids) for s in self.train], cfg.weights, cfg.batch_size, seed
+            [s.dialogue.task for s in self.train], [len(s.ids) for s in self.train], weights, cfg.batch_size, seed
         )
         self.utterances: list[Utterance] = []
         if cfg.talker_every:

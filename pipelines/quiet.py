@@ -1,0 +1,15 @@
+"""Prefect's settings, put into the environment when this is imported, which must be before Prefect is.
+
+A flow that runs without the workplace (`pipelines.workplace`) keeps its records in the same folder, and sends nothing
+to anybody either. Settings that are there already stay.
+"""
+
+import os
+
+from pipelines import workplace
+
+place = workplace.info()
+for name, value in workplace.settings(f"{place['prefect']}/api" if place else None).items():
+    os.environ.setdefault(name, value)
+if place:
+    os.environ.setdefault("MUOMNI_MLFLOW_UI", place["mlflow"])
