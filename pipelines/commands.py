@@ -19,9 +19,9 @@ def add(commands: "Commands") -> None:
 
 def sync(args: argparse.Namespace) -> int:
     """Send to MLflow what waits."""
-    from pipelines import tracking
+    from pipelines.sync import sync_all
 
-    tracking.sync_all()
+    sync_all()
     return 0
 
 

@@ -34,12 +34,19 @@ import psutil
 from muomni.errors import UserError
 
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
+SENDING, SENDING_TAKES = "sending", 90.0  # what a lock says of its holder; seconds to wait for that
 SHELLS = ("sh", "dash", "bash", "zsh", "fish", "busybox", "ksh")
 
 
 def state_root() -> Path:
     """Absolute path of the folder that ``MUOMNI_STATE`` names, by default ``.muomni`` here."""
     return Path(os.environ.get("MUOMNI_STATE") or ".muomni").absolute()
+
+
+def common_root() -> Path:
+    """The state folder of the checkout, also for a run in a copy, whose own one is ``<common>/runs/<key>/state``."""
+    root = state_root()
+    return root.parents[2] if root.name == "state" and root.parent.parent.name == "runs" else root
 
 
 def state_dir(stage: str) -> Path:
@@ -153,27 +160,38 @@ def end_with_dvc() -> None:
         threading.Thread(target=end_after, args=(above,), daemon=True).start()
 
 
-def take_lock(stage: str) -> IO[str]:
+def take_lock(stage: str, root: Path | None = None, sending: bool = False) -> IO[str]:
     """Claim a stage for this process, as long as the returned file stays open.
+
+    Args:
+        stage: its name.
+        root: the state folder; by default `state_root`.
+        sending: only to send what the stage left. A stage that starts meanwhile waits for that.
 
     Raises:
         UserError: if another process runs the stage.
     """
-    path = state_root() / "state" / f"{stage}.lock"
+    path = (root or state_root()) / "state" / f"{stage}.lock"
     path.parent.mkdir(parents=True, exist_ok=True)
-    file = path.open("a+", encoding="utf-8")
-    try:
-        # lockf and not flock: a forked data loader that outlives a killed trainer would keep a flock.
-        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        file.seek(0)
-        holder = file.read().strip() or "unknown"
-        file.close()
-        raise UserError(
-            f"{path}: stage '{stage}' is running already (process {holder}); wait for it or end it"
-        ) from None
+    file, begin = path.open("a+", encoding="utf-8"), time.monotonic()
+    while True:
+        try:
+            # lockf and not flock: a forked data loader that outlives a killed trainer would keep a flock.
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            break
+        except OSError:
+            file.seek(0)
+            holder = file.read().strip() or "unknown"
+            patience = SENDING_TAKES if holder.endswith(SENDING) else 0.2  # it may be about to write who it is
+            if not sending and time.monotonic() - begin < patience:
+                time.sleep(0.05)
+                continue
+            file.close()
+            raise UserError(
+                f"{path}: stage '{stage}' is running already (process {holder}); wait for it or end it"
+            ) from None
     file.truncate(0)
-    file.write(f"{os.getpid()}\n")
+    file.write(f"{os.getpid()}{' ' + SENDING if sending else ''}\n")
     file.flush()
     return file
 

@@ -1,20 +1,26 @@
-"""Sends a training's local metrics, samples and outcome to MLflow, each once however often it is tried.
+"""Sends a run's local metrics, weights, samples and outcome to MLflow, each once however often it is tried.
 
-MLflow keeps one copy of a point that comes twice with the same step, time and value, so sending again after a
-crash is safe. Failures are exceptions for the caller, `pipelines.tracking`.
+MLflow keeps one copy of a point that comes twice with the same step, time and value, and a line of the metrics file
+never changes, so sending again is safe: after a crash, or when an answer did not come. What MLflow would make twice
+(runs, models) is looked up first, and doubles are removed. Failures are exceptions for the caller.
 """
 
+import fcntl
 import json
 import logging
 import os
 import re
+import shutil
 import threading
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from muomni.data.files import atomic_write_json
 from muomni.train.report import read_metrics
+from pipelines.logged_checkpoints import log_checkpoint
+from pipelines.run import common_root
 
 if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient
@@ -22,14 +28,19 @@ if TYPE_CHECKING:
 EXPERIMENT = "muomni"
 KEY_TAG = "muomni.run"
 BATCH = 1000  # points MLflow takes at once
+PARENT_TAG = "mlflow.parentRunId"
 RUN, SENT, METRICS, SAMPLES = "run.json", "metrics.sent.json", "metrics.jsonl", "samples"
+CHECKPOINTS, ARTIFACTS = "checkpoints", "artifacts"
 
 
 def repository() -> Path:
-    """The checkout whose ``mlruns`` folder is used: the working directory, or the one an experiment copies.
+    """The checkout whose ``mlruns`` folder is used: the working directory, or the one that it is a copy of.
 
-    ``dvc exp run --temp`` works in ``<checkout>/.dvc/tmp/exps/<name>``, which is removed afterwards.
+    ``dvc exp run --temp`` works in ``<checkout>/.dvc/tmp/exps/<name>``, which is removed afterwards. Other runs in
+    copies set ``MUOMNI_CHECKOUT``.
     """
+    if os.environ.get("MUOMNI_CHECKOUT"):
+        return Path(os.environ["MUOMNI_CHECKOUT"]).absolute()
     here = Path.cwd()
     for parent in here.parents:
         if parent.parts[-3:] == (".dvc", "tmp", "exps"):
@@ -51,7 +62,7 @@ def shown_uri() -> str:
 def connect() -> "MlflowClient":
     """A client of the tracker. Imports MLflow, which takes seconds."""
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")  # whoever calls tries again, and has the time
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")  # whoever calls tries again, and has the time
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
     from mlflow.tracking import MlflowClient  # here, because it costs 5 s and belongs in the thread
 
@@ -81,6 +92,41 @@ def find_run(client: "MlflowClient", key: str) -> str | None:
     """MLflow's id of the run with a key (``run`` in a checkpoint's card), or None."""
     runs = client.search_runs([experiment_id(client)], f"tags.`{KEY_TAG}` = '{key}'", max_results=1)
     return str(runs[0].info.run_id) if runs else None
+
+
+@contextmanager
+def making() -> Iterator[None]:
+    """One process at a time, so that a run that two need is made once."""
+    path = common_root() / "tracking.lock"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a", encoding="utf-8") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def make_run(client: "MlflowClient", run: dict[str, Any]) -> str:
+    """MLflow's id of a run, which is made if it is not there.
+
+    Args:
+        client: of the tracker.
+        run: ``key``, ``stage`` (its name), ``started`` and ``tags``, as in a ``run.json``.
+    """
+    with making():
+        found = find_run(client, run["key"])
+        if found is not None:
+            return found
+        made = client.create_run(experiment_id(client), run["started"], tags=run["tags"], run_name=run["stage"])
+        return str(made.info.run_id)
+
+
+def drop_doubles(client: "MlflowClient", key: str, keep: str) -> None:
+    """Remove empty runs of the same key: a request whose answer came too late was carried out, and sent again."""
+    experiment = experiment_id(client)
+    for double in client.search_runs([experiment], f"tags.`{KEY_TAG}` = '{key}'"):
+        if double.info.run_id != keep:
+            for child in client.search_runs([experiment], f"tags.`{PARENT_TAG}` = '{double.info.run_id}'"):
+                client.set_tag(child.info.run_id, PARENT_TAG, keep)
+            client.delete_run(double.info.run_id)
 
 
 def read(path: Path) -> dict[str, Any]:
@@ -117,49 +163,53 @@ class Sender:
 
     def open(self, run: dict[str, Any]) -> tuple["MlflowClient", str]:
         """Connect, and make the run or continue it."""
-        from mlflow.entities import Param  # as in `connect`
+        from mlflow.entities import Param, RunTag  # as in `connect`
 
         self.client = client = self.client or connect()
         if self.sent["run_id"] is None:
-            run_id = find_run(client, run["key"])  # an earlier attempt may have made it and not noted it
-            if run_id is None:
-                created = client.create_run(
-                    experiment_id(client), run["started"], tags=run["tags"], run_name=run["stage"]
-                )
-                run_id = str(created.info.run_id)
+            run_id = make_run(client, run)
+            drop_doubles(client, run["key"], run_id)
             params = [Param(key, value[:6000]) for key, value in run["params"].items()]
             for i in range(0, len(params), 100):
                 client.log_batch(run_id, params=params[i : i + 100])
             self.sent["run_id"] = run_id
             self.save()
         run_id = str(self.sent["run_id"])
-        if self.sent["status"] is not None and run["status"] is None:  # it failed and goes on
+        parent = run.get("parent")
+        if parent and self.sent.get("parent") != parent["key"]:
+            client.set_tag(run_id, PARENT_TAG, make_run(client, parent))
+            self.sent["parent"] = parent["key"]
+            self.save()
+        if self.sent.get("tags") != run["tags"]:  # one that goes on may have more
+            client.log_batch(run_id, tags=[RunTag(key, value) for key, value in run["tags"].items()])
+            self.sent["tags"] = run["tags"]
+            self.save()
+        if self.sent["status"] is not None and run["status"] is None:  # it was ended and goes on
             client.update_run(run_id, status="RUNNING")
             self.sent["status"] = None
             self.save()
         return client, run_id
 
     def send(self) -> None:
-        """Send new points and samples, and how the run ended if it has. An exception means: try later."""
+        """Send all that is new, and how the run ended if it has. An exception means: try later."""
         run = read(self.folder / RUN)
         client, run_id = self.open(run)
         self.send_metrics(client, run_id)
+        self.send_checkpoints(client, run_id, run)
         for folder in sorted((self.folder / SAMPLES).glob("step-*")):
             if folder.name not in self.sent["samples"]:
                 client.log_artifacts(run_id, str(folder), f"{SAMPLES}/{folder.name}")
                 self.sent["samples"].append(folder.name)
                 self.save()
-        if run["status"] is not None and self.sent["status"] != run["status"]:
+        self.send_artifacts(client, run_id)
+        if run["status"] is not None and not self.told(run):
+            drop_doubles(client, run["key"], run_id)
             client.set_terminated(run_id, run["status"], run["ended"])
-            self.sent["status"] = run["status"]
+            self.sent |= {"status": run["status"], "ended": run["ended"]}
             self.save()
 
     def send_metrics(self, client: "MlflowClient", run_id: str) -> None:
-        """Send points whose step is beyond the last one sent of their name.
-
-        A training that was killed and resumed writes some steps again, with the same values at another time;
-        the comparison by step keeps those from being sent twice.
-        """
+        """Send points whose step is beyond the last one sent of their name."""
         from mlflow.entities import Metric  # as in `connect`
 
         last: dict[str, int] = self.sent["metrics"]
@@ -175,7 +225,49 @@ class Sender:
             last |= {point.key: point.step for point in batch}
             self.save()
 
+    def send_checkpoints(self, client: "MlflowClient", run_id: str, run: dict[str, Any]) -> None:
+        """Send the weights of each evaluation as a model with its metrics, and remove them here."""
+        root = self.folder / CHECKPOINTS
+        lines = {line["step"]: line for line in read_metrics(self.folder / METRICS)}
+        sent = self.sent.setdefault("checkpoints", [])
+        for path in sorted((*root.glob(".sending-step-*"), *root.glob("step-*")), key=lambda p: p.name[-6:]):
+            step = int(path.name.rpartition("-")[2])
+            if step not in lines:
+                continue  # the evaluation is under way
+            taken = root / f".sending-step-{step:06d}"
+            if path != taken:
+                shutil.rmtree(taken, ignore_errors=True)
+                try:
+                    path.rename(taken)
+                except FileNotFoundError:
+                    continue  # the training has just removed it
+            if step not in sent:
+                found = {tracked_name(name): value for name, value in lines[step].items() if name.startswith("valid_")}
+                log_checkpoint(client, experiment_id(client), run_id, run, taken, lines[step], found)
+                sent.append(step)
+                self.save()
+            shutil.rmtree(taken, ignore_errors=True)
+
+    def send_artifacts(self, client: "MlflowClient", run_id: str) -> None:
+        """Send the files and folders in ``artifacts``, again if one has changed."""
+        sent = self.sent.setdefault("artifacts", {})
+        for path in sorted((self.folder / ARTIFACTS).glob("*")):
+            files = [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file())
+            state = [[p.stat().st_size, p.stat().st_mtime_ns] for p in files]
+            if sent.get(path.name) == state:
+                continue
+            if path.is_file():
+                client.log_artifact(run_id, str(path))
+            else:
+                client.log_artifacts(run_id, str(path), path.name)
+            sent[path.name] = state
+            self.save()
+
+    def told(self, run: dict[str, Any]) -> bool:
+        """Whether MLflow knows of this end, and not only of an earlier one of a run that went on."""
+        return bool(self.sent["status"] == run["status"] and self.sent.get("ended") == run["ended"])
+
     def complete(self) -> bool:
         """Whether the run has ended and all of it was sent."""
-        status = read(self.folder / RUN).get("status")
-        return status is not None and self.sent["status"] == status
+        run = read(self.folder / RUN)
+        return run.get("status") is not None and self.told(run)

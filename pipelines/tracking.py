@@ -1,24 +1,23 @@
 """MLflow, kept away from the training: a thread reads the local metrics file and sends what is new.
 
 A training only ever writes to its state folder, so a tracker that is down or slow neither stops it nor slows
-it, and loses nothing: what could not be sent is set aside and sent later, by the next training or by
-``python -m pipelines.tracking sync``.
+it, and loses nothing: what could not be sent is set aside and sent later (`pipelines.sync`), by the next training or
+by ``muomni track sync``.
 
 In a state folder::
 
     metrics.jsonl        written by the training
     metrics.sent.json    how far the tracker came, written by the sender
-    run.json             the run's key, parameters and tags, and how it ended
+    run.json             the run's key, parameters, tags and parent, and how it ended
     samples/step-*/      files that show the progress, sent as artifacts
+    checkpoints/step-*/  the weights at each evaluation, sent as models and then removed
 
 A run has a key of its own, the tag ``muomni.run``, known before any tracker answers; cards name it.
 """
 
-import argparse
 import hashlib
 import json
 import os
-import shutil
 import sys
 import threading
 import time
@@ -30,13 +29,13 @@ from typing import Any
 
 from muomni.checkpoint import revision
 from muomni.data.files import atomic_write_json
-from muomni.errors import UserError
-from muomni.train.report import read_metrics
-from pipelines.run import state_root, take_lock
-from pipelines.sender import KEY_TAG, METRICS, RUN, SAMPLES, SENT, Sender, read, shown_uri
+from pipelines.sender import KEY_TAG, RUN, Sender, read, shown_uri
+from pipelines.sync import sync
 
 INTERVAL = 5.0  # seconds between looks at the metrics file
 LAST_CHANCE = 30.0  # seconds that a finished stage waits for the tracker
+PARENT = "MUOMNI_PARENT"  # names the folder of the run that stages belong to, see `pipelines.parent_run`
+RESUMED_TAG = "muomni.resumed_in"
 
 
 def flat(params: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
@@ -85,6 +84,34 @@ class Tracker(threading.Thread):
         self.stopping.set()
         self.join(seconds)
 
+    def leave(self) -> None:
+        """Have it write nothing into the folder any more, even if it still waits for an answer."""
+        with self.sender.saving:
+            self.sender.abandoned = True
+
+
+def new_run(name: str, params: Mapping[str, Any], tags: Mapping[str, str] | None = None) -> dict[str, Any]:
+    """What a ``run.json`` says of a run that begins."""
+    digest = hashlib.sha256(json.dumps(params, sort_keys=True).encode()).hexdigest()
+    key = uuid.uuid4().hex[:16]
+    named = {"stage": name, "revision": revision(), "params_hash": digest[:12], KEY_TAG: key}
+    if os.environ.get("DVC_EXP_NAME"):
+        named["dvc_exp"] = os.environ["DVC_EXP_NAME"]
+    now = int(time.time() * 1000)
+    return {"key": key, "stage": name, "started": now, "params": flat(params), "tags": named | dict(tags or {})}
+
+
+def with_parent(run: dict[str, Any]) -> dict[str, Any]:
+    """A run that belongs to the parent that the environment names, unless it belongs to another already.
+
+    What it takes to make the parent is kept in the run: the parent's own process may not reach the tracker.
+    """
+    parent = read(Path(os.environ.get(PARENT) or "/nowhere") / RUN)
+    if not parent or run.get("parent", parent)["key"] != parent["key"]:
+        more = {RESUMED_TAG: parent["key"]} if parent else {}
+        return run | {"tags": run["tags"] | more}
+    return run | {"parent": {name: parent[name] for name in ("key", "stage", "started", "tags")}}
+
 
 @contextmanager
 def track(stage: str, folder: Path, params: Mapping[str, Any], tags: Mapping[str, str] | None = None) -> Iterator[str]:
@@ -103,21 +130,7 @@ def track(stage: str, folder: Path, params: Mapping[str, Any], tags: Mapping[str
         The run's key.
     """
     path = folder / RUN
-    run = read(path)
-    if not run:
-        digest = hashlib.sha256(json.dumps(params, sort_keys=True).encode()).hexdigest()
-        key = uuid.uuid4().hex[:16]
-        named = {"stage": stage, "revision": revision(), "params_hash": digest[:12], KEY_TAG: key}
-        if os.environ.get("DVC_EXP_NAME"):
-            named["dvc_exp"] = os.environ["DVC_EXP_NAME"]
-        now = int(time.time() * 1000)
-        run = {
-            "key": key,
-            "stage": stage,
-            "started": now,
-            "params": flat(params),
-            "tags": named | dict(tags or {}),
-        }
+    run = with_parent(read(path) or new_run(stage, params, tags))
     atomic_write_json(path, run | {"status": None, "ended": None})
     tracker = Tracker(folder)
     tracker.start()
@@ -128,78 +141,4 @@ def track(stage: str, folder: Path, params: Mapping[str, Any], tags: Mapping[str
     finally:
         atomic_write_json(path, run | {"status": status, "ended": int(time.time() * 1000)})
         tracker.stop(LAST_CHANCE)
-        with tracker.sender.saving:
-            tracker.sender.abandoned = True
-
-
-def unsent_root() -> Path:
-    """Where runs wait that could not be sent."""
-    return state_root() / "unsent"
-
-
-def set_aside(folder: Path) -> None:
-    """Keep what was not sent of a state folder's run, before the folder is removed."""
-    run = read(folder / RUN)
-    if not run or Sender(folder).complete():
-        return
-    if run["status"] is None:  # killed, and its state is of no use any more
-        lines = read_metrics(folder / METRICS)
-        ended = int(lines[-1]["time"] * 1000) if lines else run["started"]
-        atomic_write_json(folder / RUN, run | {"status": "KILLED", "ended": ended})
-    target = unsent_root() / f"{run['stage']}-{run['key']}"
-    target.mkdir(parents=True, exist_ok=True)
-    for name in (METRICS, SENT, SAMPLES, RUN):  # run.json last: `sync` looks for it
-        if (folder / name).exists():
-            shutil.move(folder / name, target / name)
-
-
-def sync(quiet: bool = False) -> tuple[int, int]:
-    """Send what was set aside, and what interrupted stages hold; whole runs are removed when they are sent.
-
-    Returns:
-        Number of runs that were sent, and number of those that could not be.
-    """
-    sent = failed = 0
-    waiting = [path.parent for path in sorted(unsent_root().glob(f"*/{RUN}"))]
-    with take_lock("tracking-sync"):
-        for folder in waiting:
-            sender = Sender(folder)
-            try:
-                sender.send()
-            except Exception as error:
-                failed += 1
-                if not quiet:
-                    print(f"{folder.name}: {' '.join(str(error).split())[:300]}", file=sys.stderr)
-                continue
-            sent += 1
-            shutil.rmtree(folder)
-    return sent, failed
-
-
-def sync_interrupted() -> int:
-    """Send what stages hold that were interrupted and not started again; returns how many."""
-    count = 0
-    for path in sorted((state_root() / "state").glob(f"*/{RUN}")):
-        with suppress(UserError), take_lock(path.parent.name):  # a running stage sends for itself
-            Sender(path.parent).send()
-            count += 1
-    return count
-
-
-def main() -> None:
-    """The command ``sync``."""
-    parser = argparse.ArgumentParser(description="Send metrics to MLflow that could not be sent while training.")
-    parser.add_argument("command", choices=["sync"])
-    parser.parse_args()
-    try:
-        sent, failed = sync()
-        if failed:
-            raise UserError(f"{shown_uri()}: {failed} runs not sent, they stay in {unsent_root()}; try again later")
-        print(f"sent {sent} runs that waited and {sync_interrupted()} interrupted ones to {shown_uri()}")
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
-
-
-if __name__ == "__main__":
-    main()
+        tracker.leave()

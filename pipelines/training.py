@@ -19,7 +19,8 @@ from muomni.train import parallel, state
 from muomni.train.loop import Task, TrainConfig, fit
 from muomni.train.report import read_metrics
 from pipelines.run import new_dir, state_dir
-from pipelines.tracking import set_aside, track
+from pipelines.sync import set_aside
+from pipelines.tracking import track
 
 
 @dataclass(frozen=True)

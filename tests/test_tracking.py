@@ -17,7 +17,8 @@ from muomni.errors import UserError
 from muomni.train.report import MetricsFile
 from muomni.train.task import TrainConfig
 from pipelines import run, sender, tracking, training
-from pipelines.tracking import set_aside, sync, sync_interrupted, track
+from pipelines.sync import end_interrupted, set_aside, sync, unsent_root
+from pipelines.tracking import track
 
 if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient
@@ -47,9 +48,9 @@ def dead() -> str:
         return f"http://127.0.0.1:{server.getsockname()[1]}"
 
 
-def write(folder: Path, steps: range, keep: int = 0) -> None:
+def write(folder: Path, steps: range) -> None:
     """What a training leaves: two values a step and samples at the end."""
-    metrics = MetricsFile(folder / "metrics.jsonl", keep)
+    metrics = MetricsFile(folder / "metrics.jsonl")
     for step in steps:
         metrics.write(step, {"loss": 1.0 / step, "valid_loss": 2.0 / step})
     metrics.close()
@@ -91,7 +92,7 @@ def test_a_run_has_its_points_parameters_tags_samples_and_end() -> None:
     written = [json.loads(line)["time"] for line in (folder / "metrics.jsonl").read_text().splitlines()]
     assert sorted(m.timestamp for m in history) == sorted(int(t * 1000) for t in written)  # their own times
     set_aside(folder)
-    assert not tracking.unsent_root().exists()  # there was nothing left to send
+    assert not unsent_root().exists()  # there was nothing left to send
 
 
 def test_points_arrive_while_the_training_runs() -> None:
@@ -127,7 +128,7 @@ def test_a_dead_tracker_loses_nothing_and_sync_sends_all_once(
         found = client.get_run(sender.find_run(client, key))
         assert found.info.status == "FINISHED" and found.info.end_time - found.info.start_time < 60_000
         assert client.list_artifacts(found.info.run_id, "samples")
-    assert list(tracking.unsent_root().iterdir()) == []
+    assert list(unsent_root().iterdir()) == []
 
 
 def test_what_was_sent_before_a_crash_is_not_sent_twice() -> None:
@@ -152,7 +153,7 @@ def test_a_failed_stage_that_goes_on_continues_its_run() -> None:
     assert client.get_run(sender.find_run(client, first)).info.status == "FAILED"
     time.sleep(0.002)
     with track("e-omni", folder, {}) as second:
-        write(folder, range(21, 61), keep=20)  # steps 21 to 30 again, at another time
+        write(folder, range(21, 61))  # steps 21 to 30 again, at another time
     assert second == first and runs_with(client, first) == 1
     assert points(client, first) == expected(range(1, 61))
     assert client.get_run(sender.find_run(client, first)).info.status == "FINISHED"
@@ -168,7 +169,7 @@ def test_a_silent_tracker_does_not_hold_up_the_end(monkeypatch: pytest.MonkeyPat
             write(folder, range(1, 11))
         set_aside(folder)
         assert time.monotonic() - began < 5
-    assert len(list(tracking.unsent_root().glob("*/metrics.jsonl"))) == 1
+    assert len(list(unsent_root().glob("*/metrics.jsonl"))) == 1
 
 
 def test_a_discarded_trainings_points_are_still_sent() -> None:
@@ -176,8 +177,9 @@ def test_a_discarded_trainings_points_are_still_sent() -> None:
     record = {"key": "0123", "stage": "c-vision-encoder", "started": 1000, "params": {}, "tags": {"muomni.run": "0123"}}
     (folder / sender.RUN).write_text(json.dumps(record | {"status": None, "ended": None}))  # as a kill leaves it
     write(folder, range(1, 6))
-    assert sync_interrupted() == 1
-    write(folder, range(6, 11), keep=5)
+    assert end_interrupted(run.state_root()) == 1
+    (folder / sender.RUN).write_text(json.dumps(record | {"status": None, "ended": None}))  # went on, killed again
+    write(folder, range(6, 11))
     set_aside(folder)
     assert sync() == (1, 0)
     client = sender.connect()

@@ -24,6 +24,7 @@ from muomni.train.feed import Feed, micro_seed, to_device
 from muomni.train.optim import make_optimisers, rate, set_rate
 from muomni.train.report import MetricsFile, Progress, Window
 from muomni.train.task import Task, TrainConfig
+from muomni.train.weights import keep_weights
 
 REPORT_EVERY = 10  # steps whose means make one line of the metrics file
 
@@ -101,7 +102,7 @@ class Training:
         """Train from the step where the state is to the last, and give the modules their final weights."""
         cfg, progress = self.cfg, Progress(self.name, self.start, self.cfg.steps, quiet=self.rank > 0)
         progress.note(self.device.description + (f"; going on after step {self.start}" if self.start else ""))
-        metrics = MetricsFile(self.folder / "metrics.jsonl", self.start) if self.rank == 0 else None
+        metrics = MetricsFile(self.folder / "metrics.jsonl") if self.rank == 0 else None
         places = ((step, micro) for step in range(self.start, cfg.steps) for micro in self.micros())
         feed = Feed(self.task.batch, self.seed, places)
         try:
@@ -203,7 +204,7 @@ class Training:
         return line
 
     def look(self, done: int, samples: bool) -> dict[str, float]:
-        """Evaluate, keep the best weights, write samples. Returns the metrics as ``valid_<name>``."""
+        """Evaluate, keep the best weights, write weights and samples. Returns the metrics as ``valid_<name>``."""
         paused = time.perf_counter()
         with looking(self.task.modules, self.device):
             valid = {f"valid_{name}": float(value) for name, value in self.task.evaluate().items()}
@@ -215,6 +216,8 @@ class Training:
                 self.task.samples(done, partial)
                 shutil.rmtree(final, ignore_errors=True)
                 os.replace(partial, final)
+        if samples:
+            keep_weights(self.folder / "checkpoints", done, self.task.modules, valid)
         self.facts["valid"] = valid
         score = valid[f"valid_{self.task.best_by}"] if self.task.best_by else math.nan
         if math.isfinite(score) and (self.facts["best"] is None or score < self.facts["best"]):
@@ -250,12 +253,12 @@ def fit(
         cfg: its settings.
         seed: of everything random.
         device: from `muomni.device.pick_device`.
-        state_dir: folder for the state, ``metrics.jsonl`` and ``samples/``. An interrupted training found
-            there goes on if its fingerprint is the same, else it is discarded with a note. Remove the folder
-            with `state.finish` once the outputs are written.
+        state_dir: folder for the state, ``metrics.jsonl``, ``samples/`` and ``checkpoints/``. An interrupted
+            training found there goes on if its fingerprint is the same, else it is discarded with a note. Remove
+            the folder with `state.finish` once the outputs are written.
         fingerprint: from `state.fingerprint`.
         name: shown beside the progress.
-        samples: whether to write samples at each evaluation.
+        samples: whether to write samples and weights at each evaluation.
 
     Returns:
         The last report's means, the last evaluation as ``valid_<name>``, ``steps``, ``skipped_steps`` and

@@ -14,12 +14,17 @@ SPARSE = 10.0  # seconds between progress lines where standard error is no termi
 
 
 class MetricsFile:
-    """One JSON line ``{"step", "time", name: value...}`` a report, appended and flushed at once."""
+    """One JSON line ``{"step", "time", name: value...}`` a report, appended and on the disk at once.
 
-    def __init__(self, path: Path, keep: int) -> None:
-        """Open for appending; drop lines after step `keep`, which the resumed training writes again."""
+    A training that goes on from an older state comes again to steps that have a line. The first line of a step stays:
+    its point may be with the tracker already, which keeps one copy only of what has the same step, time and value.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Open for appending; a line that a crash cut off goes."""
         path.parent.mkdir(parents=True, exist_ok=True)
-        kept = [line for line in read_metrics(path) if line["step"] <= keep] if keep else []
+        kept = read_metrics(path)
+        self.steps = {line["step"] for line in kept}
         temporary = path.with_name(path.name + ".tmp")
         temporary.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
         os.replace(temporary, path)
@@ -27,9 +32,13 @@ class MetricsFile:
 
     def write(self, step: int, values: dict[str, float]) -> None:
         """Append one line, stamped with the time in seconds since 1970. NaN and infinity are left out."""
+        if step in self.steps:
+            return
+        self.steps.add(step)
         finite = {name: value for name, value in values.items() if math.isfinite(value)}
         self.file.write(json.dumps({"step": step, "time": round(time.time(), 3), **finite}) + "\n")
         self.file.flush()
+        os.fsync(self.file.fileno())  # a machine that stops must not forget what its tracker has
 
     def close(self) -> None:
         """Close the file."""

@@ -1,0 +1,182 @@
+"""What was not sent to MLflow in time: runs that wait, and runs whose process was killed.
+
+A run waits in ``unsent/`` of the checkout's state folder when its stage has ended and its own folder goes. A run whose
+process is gone without an end (``kill -9``, a machine that restarts) is marked KILLED; when its stage is started again,
+the same run goes on.
+"""
+
+import re
+import shutil
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from muomni.data.files import atomic_write_json
+from muomni.errors import UserError
+from muomni.train.report import read_metrics
+from pipelines.run import common_root, take_lock
+from pipelines.sender import (
+    ARTIFACTS,
+    CHECKPOINTS,
+    METRICS,
+    RUN,
+    SAMPLES,
+    SENT,
+    Sender,
+    connect,
+    experiment_id,
+    read,
+    shown_uri,
+)
+
+MOVED = (METRICS, SENT, SAMPLES, CHECKPOINTS, ARTIFACTS, RUN)  # run.json last: `sync` looks for it
+
+
+def unsent_root() -> Path:
+    """Where runs wait that could not be sent: with the checkout, since a copy and its state are removed."""
+    return common_root() / "unsent"
+
+
+def unsent_folder(key: str, stage: str) -> Path:
+    """Where a run waits."""
+    return unsent_root() / f"{re.sub(r'[^a-zA-Z0-9_.-]', '-', stage)}-{key}"
+
+
+def mark_ended(folder: Path) -> bool:
+    """Note that a run whose process is gone was killed, when it last wrote; False if its end is known."""
+    run = read(folder / RUN)
+    if not run or run["status"] is not None:
+        return False
+    lines = read_metrics(folder / METRICS)
+    last = lines[-1]["time"] if lines else (folder / RUN).stat().st_mtime
+    atomic_write_json(folder / RUN, run | {"status": "KILLED", "ended": max(int(last * 1000), run["started"])})
+    return True
+
+
+def set_aside(folder: Path) -> None:
+    """Keep what was not sent of a folder's run, before the folder is removed."""
+    run = read(folder / RUN)
+    if not run or Sender(folder).complete():
+        return
+    mark_ended(folder)  # one that was killed, and its state is of no use any more
+    target = unsent_folder(run["key"], run["stage"])
+    target.mkdir(parents=True, exist_ok=True)
+    for name in MOVED:
+        if (folder / name).exists():
+            shutil.move(folder / name, target / name)
+
+
+def set_aside_all(root: Path) -> None:
+    """`set_aside` for all that is under the folder of a run in a copy (``runs/<key>``), before that is removed."""
+    for path in (*root.glob(f"state/state/*/{RUN}"), *root.glob(f"parent/{RUN}")):
+        set_aside(path.parent)
+
+
+def sync(quiet: bool = False) -> tuple[int, int]:
+    """Send what was set aside; runs are removed when they are sent.
+
+    Returns:
+        Number of runs that were sent, and number of those that could not be.
+    """
+    sent = failed = 0
+    with take_lock("tracking-sync", common_root()):
+        for path in sorted(unsent_root().glob(f"*/{RUN}")):
+            try:
+                Sender(path.parent).send()
+            except Exception as error:
+                failed += 1
+                if not quiet:
+                    complain(path.parent.name, error)
+                continue
+            sent += 1
+            shutil.rmtree(path.parent)
+    return sent, failed
+
+
+def complain(what: str, error: Exception) -> None:
+    """One line on standard error."""
+    print(f"tracking: {what}: {' '.join(str(error).split())[:200]}", file=sys.stderr)
+
+
+@contextmanager
+def claimed(folder: Path) -> Iterator[None]:
+    """Hold what the process of a folder's run would hold: the lock of a stage, or of a parent.
+
+    Raises:
+        UserError: if that process lives.
+    """
+    if folder.parent.name == "state":
+        with take_lock(folder.name, folder.parents[1], sending=True):
+            yield
+    else:
+        from pipelines.parent_run import owned  # which imports this module
+
+        with owned(folder):
+            yield
+
+
+def folders(root: Path) -> list[Path]:
+    """The folders of runs under a state folder: its stages, and stages and parents of runs in copies below it."""
+    patterns = (f"state/*/{RUN}", f"runs/*/state/state/*/{RUN}", f"runs/*/parent/{RUN}")
+    return [path.parent for pattern in patterns for path in sorted(root.glob(pattern)) if path.parent.name[0] != "."]
+
+
+def end_interrupted(root: Path, quiet: bool = False) -> int:
+    """Mark runs as KILLED whose process is gone without an end, and have MLflow show that.
+
+    What cannot be sent now is sent by the next call or by ``muomni track sync``.
+
+    Args:
+        root: a state folder: a checkout's, with the runs in copies below it, or that of one such run.
+        quiet: say nothing if the tracker cannot be reached.
+
+    Returns:
+        How many runs were marked.
+    """
+    marked, _, failures = tend(root)
+    if failures and not quiet:
+        complain(f"{len(failures)} interrupted runs not sent yet", failures[0])
+    return marked
+
+
+def tend(root: Path) -> tuple[int, int, list[Exception]]:
+    """Mark and send interrupted runs; how many were marked and sent, and why others were not sent."""
+    marked, sent, failures = 0, 0, []
+    for folder in folders(root):
+        with suppress(UserError), claimed(folder):  # what runs sends for itself
+            marked += mark_ended(folder)
+            sender = Sender(folder)
+            if sender.complete() or not read(folder / RUN):
+                continue
+            try:
+                sender.send()
+                sent += 1
+            except Exception as error:
+                failures.append(error)
+    return marked, sent, failures
+
+
+def sync_all() -> None:
+    """The command ``muomni track sync``: send all that waits and was interrupted, and print how much.
+
+    Raises:
+        UserError: if the tracker does not answer, or something could not be sent; all that is kept.
+    """
+    try:
+        experiment_id(connect())  # asked once, or each run would wait for the answer
+    except Exception as error:
+        for folder in folders(common_root()):
+            with suppress(UserError), claimed(folder):
+                mark_ended(folder)
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(
+            f"{shown_uri()}: MLflow does not answer ({reason}); nothing is lost, run `muomni track sync` when it does"
+        ) from None
+    sent, failed = sync()
+    _, ended, failures = tend(common_root())
+    for failure in failures:
+        complain("an interrupted run", failure)
+    print(f"sent {sent} runs that waited and {ended} interrupted ones to {shown_uri()}")
+    if failed or failures:
+        raise UserError(f"{shown_uri()}: {failed + len(failures)} runs not sent; they are kept, try again later")
