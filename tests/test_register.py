@@ -16,9 +16,13 @@ from muomni.checkpoint import make_card, save_checkpoint
 from muomni.errors import UserError
 from muomni.registry_config import RegistryConfig
 from muomni.tokenizer import Tokenizer
-from pipelines.register import better, register, registry_client
+from pipelines.promotion import better
+from pipelines.register import register
+from pipelines.versions import registry_client
 
-CFG = RegistryConfig(name="muomni", promote_by="accuracy", higher_is_better=True, min_gain=0.01, components=True)
+CFG = RegistryConfig(
+    name="muomni", promote_by="accuracy", higher_is_better=True, min_gain=0.01, guards={}, components=True
+)
 
 
 @pytest.fixture
