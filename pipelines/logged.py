@@ -7,7 +7,6 @@ import base64
 import importlib.metadata
 import io
 import json
-import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -96,7 +95,6 @@ def pinned(packages: tuple[str, ...]) -> list[str]:
 @contextmanager
 def new_run(client: "MlflowClient", new: Candidate) -> Iterator[str]:
     """A run of MLflow to log into; its id."""
-    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     mlflow.set_tracking_uri(tracking_uri())
     mlflow.set_registry_uri(tracking_uri())
     name = f"register {new.component}"

@@ -1,6 +1,5 @@
-"""What ``muomni chat --model models:/muomni@champion`` asks: the checkpoint inside a registered version, as a folder."""
+"""What ``muomni chat --model models:/muomni@champion`` asks: the checkpoint inside a version, as a folder."""
 
-import os
 import shutil
 from pathlib import Path
 from urllib.parse import unquote, urlparse
@@ -30,7 +29,6 @@ def fetch(address: str) -> Path:
     with mlflow_errors("ask again"):
         client = reading_client()
         found = resolve(client, MODEL, address)
-        os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
         place = str(client.get_model_version_download_uri(found.name, found.version))
         if place.startswith("models:/m-"):  # MLflow names a logged model where older ones named its folder
             place = str(client.get_logged_model(place.removeprefix("models:/")).artifact_location)

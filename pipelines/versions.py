@@ -5,6 +5,7 @@ A version's figures, with n and intervals, and the hash of the held-out data tha
 """
 
 import json
+import os
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -63,6 +64,7 @@ class Entry:
 
 def registry_client() -> "MlflowClient":
     """A client whose registry is where its runs are, whatever MLflow was told before in this process."""
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     client = connect()
     return type(client)(tracking_uri(), registry_uri=tracking_uri())
 
