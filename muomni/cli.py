@@ -48,9 +48,11 @@ def number(kind: Callable[[str], float], low: float, high: float) -> Callable[[s
 
 def add_model_options(parser: argparse.ArgumentParser) -> None:
     """Where the model is and where it computes."""
-    parser.add_argument(
+    where = parser.add_mutually_exclusive_group()
+    where.add_argument(
         "--checkpoint", default="checkpoints/omni", metavar="FOLDER", help="the trained model (default: %(default)s)"
     )
+    where.add_argument("--model", metavar="ADDRESS", help="a registered model, such as models:/muomni@champion")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="default: %(default)s")
 
 

@@ -223,7 +223,7 @@ def say(model: Omni, tokenizer: Tokenizer, text: str, seed: int = 0) -> Iterator
     Raises:
         UserError: if there is nothing to say, or a sentence does not fit the context.
     """
-    parts = [text[a:b] for a, b in sentences(text, longest_sentence(model))]
+    parts = [text[a:b] for a, b in sentences(text, longest_sentence(model.talker))]
     parts = [part for part in parts if speakable(part)]
     if not parts:
         raise UserError(f"{text[:40]!r}: no letter or digit to say; give a text with words")

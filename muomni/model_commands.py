@@ -14,6 +14,7 @@ from tqdm import tqdm
 from muomni.errors import UserError
 from muomni.generate import Answer, AudioEvent, Event, PlanEvent, Session, TextEvent, say, transcribe
 from muomni.media import load_audio, load_image, save_audio
+from muomni.model_sources import fetch_model
 from muomni.omni import Omni, load_omni
 from muomni.sampling import Sampling
 from muomni.tokenizer import Tokenizer
@@ -66,17 +67,18 @@ def load(args: argparse.Namespace) -> tuple[Omni, Tokenizer]:
     if args.device == "cuda" and not torch.cuda.is_available():
         raise UserError("--device cuda: no CUDA GPU on this machine; use cpu or auto")
     gpu = args.device != "cpu" and torch.cuda.is_available()
+    folder = fetch_model(args.model) if args.model else Path(args.checkpoint)
     try:
-        model, tokenizer, _ = load_omni(args.checkpoint, "cuda" if gpu else "cpu")
+        model, tokenizer, _ = load_omni(folder, "cuda" if gpu else "cpu")
     except UserError:
-        if not Path(args.checkpoint).exists():
+        if not folder.exists():
             raise UserError(
                 f"{args.checkpoint}: no trained model here; run `make repro` to train one, or give --checkpoint"
             ) from None
         raise
     if tokenizer.vocab_size != model.cfg.thinker.vocab_size:
         raise UserError(
-            f"{args.checkpoint}: its tokenizer has {tokenizer.vocab_size} pieces, its Thinker knows "
+            f"{folder}: its tokenizer has {tokenizer.vocab_size} pieces, its Thinker knows "
             f"{model.cfg.thinker.vocab_size}; train it again with `dvc repro --force e-omni`"
         )
     return model, tokenizer

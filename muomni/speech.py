@@ -9,7 +9,7 @@ from torch import Tensor
 
 from muomni.audio_encoder import normalise
 from muomni.omni import Omni
-from muomni.talker import spell
+from muomni.talker import Talker, spell
 from muomni.tokenizer import Tokenizer
 from muomni.vocoder import griffin_lim
 
@@ -62,9 +62,9 @@ def sentences(text: str, longest: int) -> list[tuple[int, int]]:
     return [*found, (begin, end)] if size else found
 
 
-def longest_sentence(model: Omni) -> int:
+def longest_sentence(talker: Talker) -> int:
     """Characters that the Talker can say in one go."""
-    return max(16, min(LONGEST, model.talker.cfg.frames // FRAMES_A_CHARACTER))
+    return max(16, min(LONGEST, talker.cfg.frames // FRAMES_A_CHARACTER))
 
 
 def speakable(text: str) -> bool:
@@ -103,7 +103,7 @@ def speak(
         Each sentence; those without a letter or digit are passed over.
     """
     text, spans = tokenizer.decode(ids), tokenizer.char_spans(ids)
-    for start, end in sentences(text, longest_sentence(model)):
+    for start, end in sentences(text, longest_sentence(model.talker)):
         if not speakable(text[start:end]):
             continue
         characters, tokens = spell_part(text, spans, start, end)

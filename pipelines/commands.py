@@ -5,6 +5,7 @@ Only parsers are here; what a command does is imported when it runs.
 
 import argparse
 import sys
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
 
 def add(commands: "Commands") -> None:
     """Add the commands; the entry point ``muomni.commands``."""
+    add_registry(commands)
     add_track(commands)
     add_up(commands)
 
@@ -67,3 +69,38 @@ def add_up(commands: "Commands") -> None:
         starts.add_argument(name, type=int, default=port, metavar="PORT", help=f"of {what} (default: {port})")
     starts.set_defaults(handler=up)
     commands.add_parser("down", help="end the workplace").set_defaults(handler=down)
+
+
+def registry(name: str) -> Callable[[argparse.Namespace], int]:
+    """The handler of this name in `pipelines.registry_commands`."""
+
+    def handle(args: argparse.Namespace) -> int:
+        from pipelines import registry_commands
+
+        handler: Callable[[argparse.Namespace], int] = getattr(registry_commands, name)
+        return handler(args)
+
+    return handle
+
+
+def add_registry(commands: "Commands") -> None:
+    """``muomni registry list``, ``compare``, ``promote`` and ``rollback``."""
+    parser = commands.add_parser(
+        "registry",
+        help="the models in MLflow's registry: list, compare, promote, roll back",
+        description="A version is a number, an alias such as champion, or muomni-thinker/2, muomni-thinker@champion.",
+    )
+    what = parser.add_subparsers(dest="what", metavar="WHAT", required=True)
+    what.add_parser("list", help="all versions of the model and of its parts").set_defaults(
+        handler=registry("show_list")
+    )
+    compare = what.add_parser("compare", help="every figure of two or more versions, better and worse marked")
+    compare.add_argument("versions", metavar="VERSION", nargs="+", help="the others are compared with the first")
+    compare.add_argument("--chart", metavar="FILE", help="also draw it, into a .png, or an .html with the table")
+    compare.set_defaults(handler=registry("show_comparison"))
+    promote = what.add_parser("promote", help="make a version champion, if it is better by the rule in params.yaml")
+    promote.add_argument("version", metavar="VERSION", nargs="?", default="challenger", help="default: challenger")
+    promote.set_defaults(handler=registry("show_promotion"))
+    what.add_parser("rollback", help="make the champion before champion again").set_defaults(
+        handler=registry("show_rollback")
+    )

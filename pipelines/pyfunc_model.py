@@ -5,20 +5,16 @@ a row with any of ``text``, ``image`` and ``audio`` (a file's bytes in base64) a
 ``text`` and ``audio``, a WAV file in base64, empty if it was not to be spoken.
 """
 
-import base64
-import binascii
-import io
 from collections.abc import Mapping
 from typing import Any
 
 import mlflow
 import pandas as pd  # type: ignore[import-untyped]
-import soundfile
 from mlflow.models import ModelSignature
 from mlflow.pyfunc import PythonModel, PythonModelContext
 from mlflow.types import ColSpec, ParamSchema, ParamSpec, Schema
 
-from muomni.errors import UserError
+from muomni.base64_media import file_bytes, wav_text
 from muomni.generate import Session, last
 from muomni.omni import load_omni
 from muomni.sampling import Sampling
@@ -43,20 +39,6 @@ SIGNATURE = ModelSignature(
         ]
     ),
 )
-
-
-def decoded(value: object, what: str) -> list[bytes]:
-    """A column's base64 as a list of one file, or of none if the column is empty.
-
-    Raises:
-        UserError: if it is not base64.
-    """
-    if not isinstance(value, str) or not value:
-        return []
-    try:
-        return [base64.b64decode(value, validate=True)]
-    except binascii.Error:
-        raise UserError(f"{what}: not base64; encode the bytes of the file") from None
 
 
 class MuOmni(PythonModel):
@@ -85,20 +67,19 @@ class MuOmni(PythonModel):
     def answer(self, row: Mapping[Any, Any], options: Mapping[str, Any]) -> dict[str, str]:
         """One request's answer."""
         text = row.get("text")
-        events = Session(self.model, self.tokenizer).ask(
-            text if isinstance(text, str) else None,
-            images=decoded(row.get("image"), "image"),
-            audio=decoded(row.get("audio"), "audio"),
-            speak=row.get("speak") is True,
-            sampling=Sampling(temperature=float(options["temperature"])),
-            max_tokens=int(options["max_tokens"]),
-            seed=int(options["seed"]),
+        image, audio = (file_bytes(row.get(name), name) for name in ("image", "audio"))
+        answer = last(
+            Session(self.model, self.tokenizer).ask(
+                text if isinstance(text, str) else None,
+                images=[] if image is None else [image],
+                audio=[] if audio is None else [audio],
+                speak=row.get("speak") is True,
+                sampling=Sampling(temperature=float(options["temperature"])),
+                max_tokens=int(options["max_tokens"]),
+                seed=int(options["seed"]),
+            )
         )
-        answer = last(events)
-        sound = io.BytesIO()
-        if answer.wave is not None:
-            soundfile.write(sound, answer.wave.numpy(), self.model.cfg.mel.sample_rate, "PCM_16", format="WAV")
-        return {"text": answer.text, "audio": base64.b64encode(sound.getvalue()).decode()}
+        return {"text": answer.text, "audio": wav_text(answer.wave, self.model.cfg.mel.sample_rate)}
 
 
 mlflow.models.set_model(MuOmni())

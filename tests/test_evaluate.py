@@ -28,7 +28,7 @@ from muomni.evaluate.language import score_language, thinker_logprobs
 from muomni.evaluate.measure import character_errors, mean, nearer, ratio, share, word_errors
 from muomni.evaluate.ngram import KneserNey, perplexity
 from muomni.evaluate.speech import ended, say, score_codec
-from muomni.evaluate.summary import summarise, table
+from muomni.evaluate.summary import HEADLINES, direction, summarise, table
 from muomni.generate import Session, last
 from muomni.omni import Omni
 from muomni.tokenizer import Tokenizer
@@ -284,10 +284,19 @@ def test_summary_leaves_out_what_was_not_measured_and_counts_swaps() -> None:
         "omni": {"swaps": {"picture_name": test, "audio": swaps.verdict("audio", [])}},
     }
     found = summarise(scores)
-    assert found["thinker_perplexity"] == {"value": 0.5, "n": 2} and "talker_cer" not in found
-    assert found["swap_picture_name"] == {"value": 1.0, "n": 10} and "swap_audio" not in found
+    assert found["thinker_perplexity"] == figure and "talker_cer" not in found
+    assert len(figure["interval"]) == 2, "the interval comes along"
+    assert found["swap_picture_name"] == test["follows"] | {"n": 10} and "swap_audio" not in found
     assert found["swaps_passed"] == {"value": 1, "n": 2}
     assert table(found).splitlines()[1].split() == ["thinker_perplexity", "0.5", "2"]
+
+
+def test_every_headline_says_which_way_is_better() -> None:
+    assert {direction(name) for name in HEADLINES} == {"higher", "lower", "neither"}
+    assert [name for name in HEADLINES if name.endswith("accuracy") and direction(name) != "higher"] == []
+    errors = [name for name in HEADLINES if "_cer" in name or "_wer" in name]
+    assert [name for name in errors if direction(name) != "lower"] == ["recording_cer"], "that is the judge's"
+    assert direction("swap_text") == direction("swaps_passed") == "higher" and direction("else") == "neither"
 
 
 def test_held_out_hash_changes_with_the_data_and_with_how_it_is_used(small: Small, tmp_path: Path) -> None:

@@ -358,7 +358,7 @@ def test_spell_part_counts_tokens_in_the_whole_text(small: Small) -> None:
 
 
 def test_longest_sentence_fits_the_talkers_frames(small: Small) -> None:
-    longest = speech.longest_sentence(small[0])
+    longest = speech.longest_sentence(small[0].talker)
     assert 16 <= longest <= speech.LONGEST and longest * speech.FRAMES_A_CHARACTER <= small[0].cfg.talker.frames
     assert speakable("7") and not speakable("...")
 

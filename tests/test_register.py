@@ -9,16 +9,24 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import soundfile
+import torch
+import yaml
 from PIL import Image
 from small_models import small_omni
 
+from muomni.base64_media import wav_text
 from muomni.checkpoint import make_card, save_checkpoint
 from muomni.errors import UserError
 from muomni.registry_config import RegistryConfig
 from muomni.tokenizer import Tokenizer
-from pipelines.register import better, register, registry_client
+from pipelines.promotion import better
+from pipelines.register import register
+from pipelines.versions import registry_client, resolve
 
-CFG = RegistryConfig(name="muomni", promote_by="accuracy", higher_is_better=True, min_gain=0.01, components=True)
+CFG = RegistryConfig(
+    name="muomni", promote_by="accuracy", higher_is_better=True, min_gain=0.01, guards={}, components=True
+)
 
 
 @pytest.fixture
@@ -48,7 +56,12 @@ def train(folder: Path, tokenizer: Tokenizer, seed: int) -> None:
 def measure(folder: Path, accuracy: float, held_out: str) -> None:
     """Write metrics as stage evaluate does."""
     (folder / "metrics").mkdir(exist_ok=True)
-    summary = {"accuracy": {"value": accuracy, "n": 100}, "dictation_cer": {"value": 0.1, "n": 20}}
+    interval = [accuracy - 0.02, accuracy + 0.02]
+    summary = {
+        "accuracy": {"value": accuracy, "n": 100, "interval": interval},
+        "dictation_cer": {"value": 0.1, "n": 20},
+        "codec_mel_error": {"value": 0.4, "n": 30},
+    }
     (folder / "metrics/summary.json").write_text(json.dumps(summary))
     (folder / "metrics/held_out.json").write_text(json.dumps({"sha256": held_out}))
 
@@ -64,49 +77,120 @@ def test_better_asks_for_the_gain_in_the_right_direction() -> None:
     assert better(0.1, 0.2, down) and not better(0.2, 0.2, down)
 
 
+def picture() -> str:
+    """A green picture in base64."""
+    file = io.BytesIO()
+    Image.new("RGB", (40, 30), (0, 200, 0)).save(file, "PNG")
+    return base64.b64encode(file.getvalue()).decode()
+
+
+SOUND = wav_text(0.1 * torch.sin(torch.arange(8000) * 0.15), 16000)
+# Every part's request, and which columns come back.
+REQUESTS = {
+    "muomni-thinker": ({"text": ["A red"]}, ["text"]),
+    "muomni-audio-encoder": ({"audio": [SOUND]}, ["text"]),
+    "muomni-vision-encoder": ({"image": [picture()], "names": ["dog, apple"]}, ["name", "score"]),
+    "muomni-codec": ({"audio": [SOUND]}, ["audio"]),
+    "muomni-talker": ({"text": ["A dog."]}, ["audio"]),
+}
+# Ask registered models in one process after the other: each brings its own code.
 ASK = """
-import base64, sys, mlflow, pandas as pd
+import json, sys
+import mlflow, pandas as pd
 mlflow.set_tracking_uri(sys.argv[1])
-model = mlflow.pyfunc.load_model("models:/muomni@champion")
+model = mlflow.pyfunc.load_model(sys.argv[2])
 import muomni
-rows = pd.DataFrame({"text": ["Is a dog an animal?", "What is it?"], "image": [None, sys.argv[2]]})
-told = model.predict(rows, params={"max_tokens": 6})
-spoken = model.predict(pd.DataFrame({"text": ["Read this aloud: a dog"], "speak": [True]}), params={"max_tokens": 4})
-print(muomni.__file__)
-print([len(told), list(told.columns), base64.b64decode(spoken["audio"][0])[:4]])
+found = [model.predict(pd.DataFrame(rows), params=params or None) for rows, params in json.load(sys.stdin)]
+print(json.dumps({"code": muomni.__file__, "answers": [one.to_dict("list") for one in found]}))
 """
 
 
-def ask_champion(folder: Path) -> tuple[str, str]:
-    """Ask the champion in a process of its own; returns where its code lies, and what was answered."""
-    picture = io.BytesIO()
-    Image.new("RGB", (40, 30), (0, 200, 0)).save(picture, "PNG")
+def ask(folder: Path, model: str, *requests: tuple[dict, dict]) -> list[dict]:
+    """Ask a registered model in a process that knows neither this folder nor the checkout; gives its answers."""
     # -I: neither this folder nor PYTHONPATH; the code must come from the registry.
-    command = [sys.executable, "-I", "-c", ASK, f"sqlite:///{folder}/mlruns/mlflow.db"]
-    command += [base64.b64encode(picture.getvalue()).decode()]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=folder, timeout=180, check=False)
+    command = [sys.executable, "-I", "-c", ASK, f"sqlite:///{folder}/mlruns/mlflow.db", model]
+    done = subprocess.run(
+        command, input=json.dumps(requests), capture_output=True, text=True, cwd=folder.parent, timeout=180, check=False
+    )
     assert done.returncode == 0, done.stderr[-2000:]
-    where, answers = done.stdout.strip().splitlines()[-2:]
-    return where, answers
+    found = json.loads(done.stdout.strip().splitlines()[-1])
+    assert str(folder / "mlruns") in found["code"]
+    return found["answers"]
 
 
-def test_versions_aliases_promotion_and_that_the_champion_answers(
+@pytest.fixture(scope="module")
+def first(small: tuple[object, Tokenizer], tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict]:
+    """A project whose model and parts are registered, which tests only read; and what the stage said of it."""
+    folder = tmp_path_factory.mktemp("project")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setenv("MLFLOW_TRACKING_URI", "")
+        patch.setenv("DVC_EXP_NAME", "wide")
+        train(folder, small[1], 0)
+        measure(folder, 0.7, "a" * 64)
+        return folder, registered(folder)
+
+
+@pytest.fixture
+def there(first: tuple[Path, dict], monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The project of `first`, as the folder to work in."""
+    monkeypatch.chdir(first[0])
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "")
+    monkeypatch.setenv("MUOMNI_STATE", str(first[0] / "state"))
+    return first[0]
+
+
+def test_a_version_has_tags_data_figures_signature_and_example(first: tuple[Path, dict], there: Path) -> None:
+    said, client = first[1], registry_client()
+    assert said["version"] == "1" and said["aliases"] == ["challenger", "champion"] and len(said["components"]) == 5
+    for name, stage, figures in (("muomni", "e-omni", 3), ("muomni-codec", "d-codec", 1)):
+        version = client.get_model_version_by_alias(name, "champion")
+        wanted = {"stage": stage, "held_out_sha256": "a" * 64, "data.data/tokens": "abc", "dvc_exp": "wide"}
+        assert wanted.items() <= version.tags.items()
+        assert {"revision", "params_hash", "weights_sha256", "training_run"} <= version.tags.keys()
+        run = client.get_run(version.run_id)
+        assert len(run.data.metrics) == figures and run.data.metrics["codec_mel_error"] == 0.4
+        inputs = {i.dataset.name: (i.dataset.digest, i.tags[0].value) for i in run.inputs.dataset_inputs}
+        assert inputs == {"held-out": ("a" * 16, "evaluation"), "data/tokens": ("abc", "training")}
+        model = client.get_logged_model(version.source.removeprefix("models:/"))
+        assert {(m.dataset_name, m.dataset_digest) for m in model.metrics} == {("held-out", "a" * 16)}
+        folder = Path(model.artifact_location.removeprefix("file://"))
+        about = yaml.safe_load((folder / "MLmodel").read_text())
+        assert about["signature"]["inputs"] and (folder / "input_example.json").is_file()
+        assert [p for p in folder.rglob("*") if p.suffix in (".pkl", ".pt", ".bin")] == [], "nothing is pickled"
+    entry = resolve(client, "muomni", "champion")
+    assert entry.figures["accuracy"] == {"value": 0.7, "n": 100, "interval": [0.7 - 0.02, 0.7 + 0.02]}
+    assert entry.held_out == "a" * 64
+
+
+def test_the_champion_answers_far_from_the_checkout(there: Path) -> None:
+    rows = {"text": ["Is a dog an animal?", "What is it?"], "image": [None, picture()]}
+    spoken = {"text": ["Read this aloud: a dog"], "audio": [SOUND], "speak": [True]}
+    told, said = ask(there, "models:/muomni@champion", (rows, {"max_tokens": 6}), (spoken, {"max_tokens": 4}))
+    assert list(told) == ["text", "audio"] and len(told["text"]) == 2 and told["audio"] == ["", ""]
+    assert said["audio"][0] == "" or base64.b64decode(said["audio"][0]).startswith(b"RIFF")
+
+
+@pytest.mark.parametrize("name", REQUESTS)
+def test_every_part_answers_far_from_the_checkout(there: Path, name: str) -> None:
+    rows, columns = REQUESTS[name]
+    (answer,) = ask(there, f"models:/{name}@challenger", (rows, {"max_tokens": 4} if name == "muomni-thinker" else {}))
+    assert list(answer) == columns
+    if columns == ["audio"]:
+        wave, rate = soundfile.read(io.BytesIO(base64.b64decode(answer["audio"][0])))
+        assert rate == 16000 and len(wave) > 320
+        assert name != "muomni-codec" or abs(len(wave) - 8000) <= 640
+    if "name" in columns:
+        assert answer["name"][0] in ("dog", "apple") and -1 <= answer["score"][0] <= 1
+
+
+def test_promotion_of_a_second_training(
     small: tuple[object, Tokenizer], project: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    without = CFG.model_copy(update={"components": False})
     train(project, small[1], 0)
     measure(project, 0.7, "a")
-    first = registered(project)
-    assert first["version"] == "1" and first["aliases"] == ["challenger", "champion"]
-    assert first["components"]["muomni-audio-encoder"] == "1" and len(first["components"]) == 5
-    assert registered(project) == first, "the same weights add no version"
-    client = registry_client()
-    version = client.get_model_version("muomni", "1")
-    assert version.tags["weights_sha256"] == first["weights_sha256"] and version.tags["data.data/tokens"] == "abc"
-    assert client.get_run(version.run_id).data.metrics["dictation_cer"] == 0.1
-    where, answers = ask_champion(project)
-    assert "mlruns" in where and answers in ("[2, ['text', 'audio'], b'RIFF']", "[2, ['text', 'audio'], b'']")
-
-    without = CFG.model_copy(update={"components": False})
+    assert registered(project, without) == registered(project, without), "the same weights add no version"
     train(project, small[1], 1)
     measure(project, 0.705, "a")
     second = registered(project, without)
@@ -118,8 +202,10 @@ def test_versions_aliases_promotion_and_that_the_champion_answers(
     measure(project, 0.9, "a")
     third = registered(project, without)
     assert third["version"] == "2" and third["aliases"] == ["challenger", "champion"]
+    client = registry_client()
     assert str(client.get_model_version_by_alias("muomni", "champion").version) == "2"
     assert len(client.search_model_versions("name = 'muomni'")) == 2
+    assert client.get_run(third["run_id"]).data.metrics["accuracy"] == 0.9
 
 
 def test_bad_input_is_one_line(small: tuple[object, Tokenizer], project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -129,7 +215,9 @@ def test_bad_input_is_one_line(small: tuple[object, Tokenizer], project: Path, m
     with pytest.raises(UserError, match="summary.json: no such file; run `dvc repro evaluate`"):
         registered(project)
     measure(project, 0.7, "a")
-    with pytest.raises(UserError, match=r"registry.promote_by: no figure 'speed' .*one of accuracy, dictation_cer"):
+    with pytest.raises(
+        UserError, match=r"registry.promote_by: no figure 'speed' .*one of accuracy, codec_mel_error, dictation_cer"
+    ):
         registered(project, CFG.model_copy(update={"promote_by": "speed"}))
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
     with pytest.raises(UserError, match="http://127.0.0.1:9: MLflow failed"):

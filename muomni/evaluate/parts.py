@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from muomni.audio_encoder import AudioEncoder, AudioEncoderConfig, CTCHead
-from muomni.checkpoint import Checkpoint, load_checkpoint, load_into
+from muomni.checkpoint import load_checkpoint, load_into
 from muomni.codec import Codec, CodecConfig
 from muomni.config import Section, parse
 from muomni.errors import UserError
@@ -34,7 +34,6 @@ class Parts:
         codec, talker: of stage D.
         omni: of stage E, with further trained parts of its own.
         tokenizer: of all.
-        cards: the card of each checkpoint by its folder's name.
     """
 
     thinker: Thinker
@@ -46,18 +45,68 @@ class Parts:
     talker: Talker
     omni: Omni
     tokenizer: Tokenizer
-    cards: dict[str, dict]
 
 
-def section_of(cls: type[S], checkpoint: Checkpoint, name: str, folder: Path) -> S:
-    """A section of a checkpoint's configuration.
+class Part:
+    """A stage's checkpoint, to fill modules from.
+
+    Args:
+        folder: the checkpoint.
+        device: where the modules go.
 
     Raises:
-        UserError: if it is missing or bad.
+        UserError: if it is missing or damaged.
     """
-    if name not in checkpoint.config:
-        raise UserError(f"{folder}/config.json: section '{name}' is missing; run `dvc repro` to train it again")
-    return parse(cls, checkpoint.config[name], f"{folder}/config.json: {name}")
+
+    def __init__(self, folder: Path, device: torch.device | str = "cpu") -> None:
+        self.folder, self.device = folder, device
+        self.found = load_checkpoint(folder)
+
+    def section(self, cls: type[S], name: str) -> S:
+        """A section of its configuration.
+
+        Raises:
+            UserError: if it is missing or bad.
+        """
+        where = f"{self.folder}/config.json: "
+        if name not in self.found.config:
+            raise UserError(f"{where}section '{name}' is missing; run `dvc repro` to train it again")
+        return parse(cls, self.found.config[name], where + name)
+
+    def fill(self, module: M, prefix: str = "") -> M:
+        """Put the weights, or those under a prefix, into a module, in eval mode.
+
+        Raises:
+            UserError: if they do not fit.
+        """
+        load_into(module, self.found.state, prefix, where=str(self.folder))
+        return module.to(self.device).eval()
+
+    def thinker(self) -> Thinker:
+        """Of stage A."""
+        return self.fill(Thinker(self.section(ThinkerConfig, "thinker")))
+
+    def hearing(self) -> tuple[AudioEncoder, CTCHead]:
+        """Of stage B."""
+        cfg = self.section(AudioEncoderConfig, "audio_encoder")
+        return self.fill(AudioEncoder(cfg), "audio_encoder."), self.fill(CTCHead(cfg), "ctc.")
+
+    def seeing(self, text_width: int) -> tuple[VisionEncoder, ContrastiveHeads]:
+        """Of stage C, for a Thinker of this width."""
+        cfg = self.section(VisionEncoderConfig, "vision_encoder")
+        space = self.found.state.get("heads.picture.weight")
+        if space is None:
+            raise UserError(f"{self.folder}: holds no heads; run `dvc repro --force c-vision-encoder`")
+        heads = ContrastiveHeads(cfg.d_model, text_width, len(space))
+        return self.fill(VisionEncoder(cfg), "vision_encoder."), self.fill(heads, "heads.")
+
+    def codec(self) -> Codec:
+        """Of stage D."""
+        return self.fill(Codec(self.section(CodecConfig, "codec")))
+
+    def talker(self, text_width: int) -> Talker:
+        """Of stage D, for a Thinker of this width."""
+        return self.fill(Talker(self.section(TalkerConfig, "talker"), text_width))
 
 
 def load_parts(folder: Path, device: torch.device) -> Parts:
@@ -70,32 +119,13 @@ def load_parts(folder: Path, device: torch.device) -> Parts:
     Raises:
         UserError: if a checkpoint is missing, damaged or does not fit its configuration.
     """
-    folders = {n: folder / n for n in ("thinker", "audio_encoder", "vision_encoder", "codec", "talker")}
-    found = {name: load_checkpoint(path) for name, path in folders.items()}
-
-    def fill(module: M, name: str, prefix: str = "") -> M:
-        load_into(module, found[name].state, prefix, where=str(folders[name]))
-        return module.to(device).eval()
-
-    def config(cls: type[S], name: str) -> S:
-        return section_of(cls, found[name], name, folders[name])
-
-    thinker = Thinker(config(ThinkerConfig, "thinker"))
-    audio, vision = config(AudioEncoderConfig, "audio_encoder"), config(VisionEncoderConfig, "vision_encoder")
-    space = found["vision_encoder"].state.get("heads.picture.weight")
-    if space is None:
-        raise UserError(f"{folders['vision_encoder']}: holds no heads; run `dvc repro --force c-vision-encoder`")
-    heads = ContrastiveHeads(vision.d_model, thinker.cfg.d_model, len(space))
-    omni, tokenizer, card = load_omni(folder / "omni", device)
+    thinker = Part(folder / "thinker", device).thinker()
+    width = thinker.cfg.d_model
     return Parts(
-        fill(thinker, "thinker"),
-        fill(AudioEncoder(audio), "audio_encoder", "audio_encoder."),
-        fill(CTCHead(audio), "audio_encoder", "ctc."),
-        fill(VisionEncoder(vision), "vision_encoder", "vision_encoder."),
-        fill(heads, "vision_encoder", "heads."),
-        fill(Codec(config(CodecConfig, "codec")), "codec"),
-        fill(Talker(config(TalkerConfig, "talker"), thinker.cfg.d_model), "talker"),
-        omni,
-        tokenizer,
-        {name: checkpoint.card for name, checkpoint in found.items()} | {"omni": card},
+        thinker,
+        *Part(folder / "audio_encoder", device).hearing(),
+        *Part(folder / "vision_encoder", device).seeing(width),
+        Part(folder / "codec", device).codec(),
+        Part(folder / "talker", device).talker(width),
+        *load_omni(folder / "omni", device)[:2],
     )
