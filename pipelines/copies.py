@@ -77,6 +77,17 @@ def experiment_refs(folder: Path, name: str) -> list[str]:
     return [ref for ref in refs if ref.rpartition("/")[2] == name and not ref.startswith("refs/exps/exec/")]
 
 
+def experiments_on(folder: Path, commit: str) -> list[str]:
+    """The commits of the DVC experiments that start from a commit, the newest first."""
+    where = f"refs/exps/{commit[:2]}/{commit[2:]}"
+    return git(folder, "for-each-ref", "--sort=-committerdate", "--format=%(objectname)", where).splitlines()
+
+
+def cache_of(checkout: Path) -> Path:
+    """The folder of the DVC cache."""
+    return Path(Config(str(checkout / ".dvc"))["cache"].get("dir") or checkout / ".dvc" / "cache")
+
+
 def uncommitted(checkout: Path) -> list[str]:
     """Files of the checkout whose changes a run of a revision does not see; without dvc.lock, which runs make."""
     lines = git(checkout, "status", "--porcelain", "--untracked-files=all").splitlines()
@@ -181,10 +192,9 @@ def lay_out(copy: Copy, params: str) -> None:
     settings = copy.checkout / ".dvc" / "config.local"
     if settings.is_file():
         shutil.copy(settings, copy.folder / ".dvc" / "config.local")
-    cache = Config(str(copy.checkout / ".dvc"))["cache"].get("dir") or copy.checkout / ".dvc" / "cache"
     with Config(str(copy.folder / ".dvc")).edit("local") as local:
         # Links are made in a moment; stages put new files in the place of old ones and never write into them.
-        local["cache"] |= {"dir": str(cache), "type": "reflink,hardlink,copy"}
+        local["cache"] |= {"dir": str(cache_of(copy.checkout)), "type": "reflink,hardlink,copy"}
         local["core"] |= {"site_cache_dir": str(copy.root / "site"), "autostage": False, "analytics": False}
     (copy.folder / "params.yaml").write_text(params, encoding="utf-8")
 

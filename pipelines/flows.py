@@ -188,10 +188,12 @@ def sweep(
             }
             link = run_name
             if queued:
-                made = run_deployment("train/train", parameters, flow_run_name=run_name, timeout=0, as_subflow=False)
+                made: Any = run_deployment(
+                    "train/train", parameters=parameters, flow_run_name=run_name, timeout=0, as_subflow=False
+                )
                 link = f"[{run_name}](/runs/flow-run/{made.id})"
             else:
-                train(**parameters)
+                train(**cast(Any, parameters))
             get_run_logger().info("%s %s", run_name, " ".join(combination))
             lines.append(f"| {link} | " + " | ".join(combination) + " |")
         create_markdown_artifact("\n".join(lines), key="sweep", description=f"the runs of sweep {sweep_name}")

@@ -4,75 +4,44 @@ The flows (`pipelines.flows`) call `run_graph`.
 """
 
 import os
+import re
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
-from uuid import UUID
+from typing import Any, Literal
 
 import yaml
 from prefect import get_run_logger, task
-from prefect.artifacts import create_progress_artifact, update_progress_artifact
+from prefect.artifacts import create_markdown_artifact, create_progress_artifact, update_progress_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State
+from prefect.exceptions import TerminationSignal
 from prefect.runtime import flow_run
 from prefect.states import Completed
 from pydantic import BaseModel
 
 from muomni.errors import UserError
+from muomni.params import Params
 from pipelines import copies
 from pipelines.copies import Copy
 from pipelines.follow import Graph, Progress
-from pipelines.form import applied
+from pipelines.form import applied, chosen
+from pipelines.parent_run import close_parent, open_parent, run_link
+from pipelines.results import Result, Stage, report
 from pipelines.sender import read
+from pipelines.sync import end_interrupted, set_aside_all
 
 PARAMS = "params.yaml"
+End = Literal["FINISHED", "FAILED", "KILLED"]
 UPDATE = 2.0  # seconds between updates of a progress bar in the page
-
-
-@dataclass
-class Stage:
-    """What became of a stage.
-
-    Attributes:
-        name: in ``dvc.yaml``.
-        cached: whether its outputs were there already.
-        seconds: of its turn.
-        run: the key of the MLflow run that made its checkpoint, if it has one.
-    """
-
-    name: str
-    cached: bool
-    seconds: float = 0.0
-    run: str | None = None
-
-
-@dataclass
-class Result:
-    """What came of a run.
-
-    Attributes:
-        experiment: the name of the DVC experiment.
-        commit: of the experiment.
-        revision: the commit that was run.
-        uncommitted: files of the checkout whose changes the run did not see.
-        stages: in the order of their turns.
-    """
-
-    experiment: str
-    commit: str
-    revision: str
-    uncommitted: list[str] = field(default_factory=list)
-    stages: list[Stage] = field(default_factory=list)
 
 
 class Bar:
     """A stage's progress bar on the page of its run."""
 
     def __init__(self, stage: str) -> None:
-        self.stage, self.id, self.told = stage, None, 0.0
-        self.id: UUID | None
+        self.stage, self.told = stage, 0.0
+        self.id: Any = None
 
     def show(self, share: float, text: str, last: bool = False) -> None:
         """Move it, but not too often."""
@@ -109,11 +78,14 @@ def follow_stage(stage: str, graph: Graph) -> None:
 
 
 @task(task_run_name="{stage} (cached)", cache_policy=NO_CACHE)
-def show_cached(stage: str, graph: Graph, link: str) -> State[Any]:
-    """Show a stage whose outputs were there already."""
+def show_cached(stage: str, graph: Graph, copy: Copy) -> State[Any]:
+    """Show a stage whose outputs were there already, and the run that made them."""
     for event in graph.during():
         get_run_logger().info("%s", event)
-    return Completed(name="Cached", message=f"outputs taken from the cache{link}")
+    run = made_by(copy, stage)
+    maker = f", made by MLflow run {run_link(run) or run}" if run else ""
+    get_run_logger().info("outputs taken from the cache%s", maker)
+    return Completed(name="Cached", message=f"outputs taken from the cache{maker}")
 
 
 def checkpoint_of(copy: Copy, stage: str) -> Path | None:
@@ -154,7 +126,7 @@ def follow(copy: Copy, graph: Graph, may_run: Sequence[str] | None) -> list[Stag
             graph.end()
             raise UserError(f"stage {turn.stage} was not run at this revision with these parameters; `train` it first")
         if turn.cached:
-            show_cached(turn.stage, graph, "")
+            show_cached(turn.stage, graph, copy)
         else:
             follow_stage(turn.stage, graph)
         stage.seconds, stage.run = time.monotonic() - begin, made_by(copy, turn.stage)
@@ -164,8 +136,8 @@ def follow(copy: Copy, graph: Graph, may_run: Sequence[str] | None) -> list[Stag
     return stages
 
 
-def prepare(profile: str, changes: BaseModel | Mapping[str, Any] | None, revision: str) -> tuple[Copy, str]:
-    """What a run computes, checked before anything starts: the copy's place, and its ``params.yaml``.
+def prepare(profile: str, changes: BaseModel | Mapping[str, Any] | None, revision: str) -> tuple[Copy, str, Params]:
+    """What a run computes, checked before anything starts: the copy's place, its ``params.yaml``, and what that says.
 
     Raises:
         UserError: if there is no such revision or profile, or the parameters are bad.
@@ -173,9 +145,9 @@ def prepare(profile: str, changes: BaseModel | Mapping[str, Any] | None, revisio
     checkout = Path.cwd()
     commit = copies.resolve(checkout, revision)
     source = PARAMS if profile == PARAMS else f"profiles/{profile}.yaml"
-    params, _ = applied(copies.file_at(checkout, commit, source), changes, source)
-    key = copies.key_of(commit, params)
-    return Copy(checkout, commit, copies.runs_root() / key, key), params
+    text, params = applied(copies.file_at(checkout, commit, source), changes, source)
+    key = copies.key_of(commit, text)
+    return Copy(checkout, commit, copies.runs_root() / key, key), text, params
 
 
 def experiment_name(wanted: str, checkout: Path) -> str:
@@ -215,26 +187,59 @@ def run_graph(
             started again goes on from there.
     """
     log = get_run_logger()
-    copy, params = prepare(profile, changes, revision)
-    experiment = experiment_name(name, copy.checkout)
-    left_out = copies.uncommitted(copy.checkout)
-    if left_out:
-        log.warning("not part of this run, since not committed: %s", ", ".join(left_out[:20]))
+    copy, text, params = prepare(profile, changes, revision)
+    result = Result(
+        experiment_name(name, copy.checkout), copy.commit, chosen(changes), copies.uncommitted(copy.checkout)
+    )
+    if result.uncommitted:
+        log.warning("not part of this run, since not committed: %s", ", ".join(result.uncommitted[:20]))
     copies.prune()
     who = {"flow_run": str(flow_run.get_id() or ""), "name": f"flow run {flow_run.get_name()}"}
-    finished = False
     with copies.held(copy.root, who):
+        end: End = "FAILED"
         try:
+            tags = {"revision": copy.commit, "profile": profile, "dvc_exp": result.experiment}
+            key = open_parent(copy.parent, "train", params.model_dump(mode="json"), tags | prefect_tags())
             log.info("revision %s, profile %s, working copy %s", copy.commit[:12], profile, copy.folder)
-            copies.lay_out(copy, params)
-            graph = Graph(copy.folder, targets, copy.env() | {"DVC_EXP_NAME": experiment})
+            copies.lay_out(copy, text)
+            graph = Graph(copy.folder, targets, copy.env() | {"DVC_EXP_NAME": result.experiment})
             try:
-                stages = follow(copy, graph, may_run)
+                result.stages = follow(copy, graph, may_run)
             finally:
                 graph.end()
-            commit = copies.save_experiment(copy, experiment, targets, f"{profile} at {copy.commit[:12]}")
-            log.info("experiment %s: dvc exp show, dvc exp apply %s", experiment, experiment)
-            finished = True
+            copies.save_experiment(copy, result.experiment, targets, f"{profile} at {copy.commit[:12]}")
+            page = report(result, copy, params.registry.name, key)
+            create_markdown_artifact(
+                page, key=artifact_key(f"report-{result.experiment}"), description="what came of it"
+            )
+            log.info("experiment %s: dvc exp apply %s", result.experiment, result.experiment)
+            end = "FINISHED"
+        except (TerminationSignal, KeyboardInterrupt):
+            end = "KILLED"
+            raise
         finally:
-            copies.take_away(copy, finished)
-    return Result(experiment, commit, copy.commit, left_out, stages)
+            close(copy, end)
+    return result
+
+
+def prefect_tags() -> dict[str, str]:
+    """Where the run is found in Prefect, for MLflow."""
+    found = {"prefect.flow_run": flow_run.get_id(), "prefect.url": flow_run.ui_url}
+    return {name: str(value) for name, value in found.items() if value}
+
+
+def artifact_key(text: str) -> str:
+    """A name in the characters that Prefect takes."""
+    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")
+
+
+def close(copy: Copy, end: End) -> None:
+    """End a run's records in MLflow and remove its copy; its state stays unless it finished."""
+    figures = read(copy.folder / "metrics" / "summary.json") if end == "FINISHED" else {}
+    metrics = {name: float(figure["value"]) for name, figure in figures.items()}
+    plots = [path for path in (copy.folder / "plots",) if path.is_dir() and end == "FINISHED"]
+    close_parent(copy.parent, end, metrics, plots)
+    end_interrupted(copy.state, quiet=True)
+    if end == "FINISHED":
+        set_aside_all(copy.root)
+    copies.take_away(copy, end == "FINISHED")
