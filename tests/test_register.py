@@ -3,8 +3,15 @@
 import base64
 import io
 import json
+import os
+import signal
+import socket
 import subprocess
 import sys
+import time
+import tomllib
+import urllib.error
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,12 +21,16 @@ import torch
 import yaml
 from PIL import Image
 from small_models import small_omni
+from torch import nn
 
+from muomni.audio_encoder import CTCHead
 from muomni.base64_media import wav_text
 from muomni.checkpoint import make_card, save_checkpoint
+from muomni.cli import main
 from muomni.errors import UserError
 from muomni.registry_config import RegistryConfig
 from muomni.tokenizer import Tokenizer
+from muomni.train.c_vision_encoder import ContrastiveHeads
 from pipelines.promotion import better
 from pipelines.register import register
 from pipelines.versions import registry_client, resolve
@@ -44,8 +55,16 @@ def train(folder: Path, tokenizer: Tokenizer, seed: int) -> None:
     vocabulary = folder / "tokenizer.model"
     tokenizer.save(vocabulary)
     config = model.cfg.model_dump(mode="json")
-    for name in ("omni", "thinker", "audio_encoder", "vision_encoder", "codec", "talker"):
-        part = model if name == "omni" else getattr(model, name)
+    heads = ContrastiveHeads(model.cfg.vision_encoder.d_model, model.cfg.thinker.d_model, 16)
+    made = {
+        "omni": model,
+        "thinker": model.thinker,
+        "audio_encoder": nn.ModuleDict({"audio_encoder": model.audio_encoder, "ctc": CTCHead(model.cfg.audio_encoder)}),
+        "vision_encoder": nn.ModuleDict({"vision_encoder": model.vision_encoder, "heads": heads}),
+        "codec": model.codec,
+        "talker": model.talker,
+    }
+    for name, part in made.items():
         card = make_card(
             name, part, data={"data/tokens": "abc"}, params={"seed": 0}, metrics={}, seconds=1.0, run="key"
         )
@@ -93,22 +112,23 @@ REQUESTS = {
     "muomni-codec": ({"audio": [SOUND]}, ["audio"]),
     "muomni-talker": ({"text": ["A dog."]}, ["audio"]),
 }
-# Ask registered models in one process after the other: each brings its own code.
+# Ask registered models.
 ASK = """
 import json, sys
 import mlflow, pandas as pd
 mlflow.set_tracking_uri(sys.argv[1])
-model = mlflow.pyfunc.load_model(sys.argv[2])
+found = []
+for address, rows, params in json.load(sys.stdin):
+    found.append(mlflow.pyfunc.load_model(address).predict(pd.DataFrame(rows), params=params or None).to_dict("list"))
 import muomni
-found = [model.predict(pd.DataFrame(rows), params=params or None) for rows, params in json.load(sys.stdin)]
-print(json.dumps({"code": muomni.__file__, "answers": [one.to_dict("list") for one in found]}))
+print(json.dumps({"code": muomni.__file__, "answers": found}))
 """
 
 
-def ask(folder: Path, model: str, *requests: tuple[dict, dict]) -> list[dict]:
-    """Ask a registered model in a process that knows neither this folder nor the checkout; gives its answers."""
+def ask(folder: Path, *requests: tuple[str, dict, dict]) -> list[dict]:
+    """Ask registered models, given their addresses, columns and parameters, away from the checkout; gives answers."""
     # -I: neither this folder nor PYTHONPATH; the code must come from the registry.
-    command = [sys.executable, "-I", "-c", ASK, f"sqlite:///{folder}/mlruns/mlflow.db", model]
+    command = [sys.executable, "-I", "-c", ASK, f"sqlite:///{folder}/mlruns/mlflow.db"]
     done = subprocess.run(
         command, input=json.dumps(requests), capture_output=True, text=True, cwd=folder.parent, timeout=180, check=False
     )
@@ -166,22 +186,124 @@ def test_a_version_has_tags_data_figures_signature_and_example(first: tuple[Path
 def test_the_champion_answers_far_from_the_checkout(there: Path) -> None:
     rows = {"text": ["Is a dog an animal?", "What is it?"], "image": [None, picture()]}
     spoken = {"text": ["Read this aloud: a dog"], "audio": [SOUND], "speak": [True]}
-    told, said = ask(there, "models:/muomni@champion", (rows, {"max_tokens": 6}), (spoken, {"max_tokens": 4}))
+    model = "models:/muomni@champion"
+    told, said = ask(there, (model, rows, {"max_tokens": 6}), (model, spoken, {"max_tokens": 4}))
     assert list(told) == ["text", "audio"] and len(told["text"]) == 2 and told["audio"] == ["", ""]
     assert said["audio"][0] == "" or base64.b64decode(said["audio"][0]).startswith(b"RIFF")
 
 
-@pytest.mark.parametrize("name", REQUESTS)
-def test_every_part_answers_far_from_the_checkout(there: Path, name: str) -> None:
-    rows, columns = REQUESTS[name]
-    (answer,) = ask(there, f"models:/{name}@challenger", (rows, {"max_tokens": 4} if name == "muomni-thinker" else {}))
-    assert list(answer) == columns
-    if columns == ["audio"]:
-        wave, rate = soundfile.read(io.BytesIO(base64.b64decode(answer["audio"][0])))
+def test_every_part_answers_far_from_the_checkout(there: Path) -> None:
+    asked = [(f"models:/{name}@challenger", rows, {}) for name, (rows, _) in REQUESTS.items()]
+    answers = dict(zip(REQUESTS, ask(there, *asked), strict=True))
+    assert {name: list(answer) for name, answer in answers.items()} == {
+        n: columns for n, (_, columns) in REQUESTS.items()
+    }
+    for name in ("muomni-codec", "muomni-talker"):
+        wave, rate = soundfile.read(io.BytesIO(base64.b64decode(answers[name]["audio"][0])))
         assert rate == 16000 and len(wave) > 320
-        assert name != "muomni-codec" or abs(len(wave) - 8000) <= 640
-    if "name" in columns:
-        assert answer["name"][0] in ("dog", "apple") and -1 <= answer["score"][0] <= 1
+        assert name != "muomni-codec" or abs(len(wave) - 8000) <= 640, "as long as the recording"
+    seen = answers["muomni-vision-encoder"]
+    assert seen["name"][0] in ("dog", "apple") and -1 <= seen["score"][0] <= 1
+
+
+@pytest.fixture
+def served(there: Path) -> Iterator[str]:
+    """The address of `mlflow models serve`, a real server of the champion, away from the checkout."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    hidden = {"MLFLOW_TRACKING_URI", "PYTHONPATH"}
+    environment = {k: v for k, v in os.environ.items() if k not in hidden} | {"MLFLOW_DISABLE_TELEMETRY": "true"}
+    environment["MLFLOW_TRACKING_URI"] = f"sqlite:///{there}/mlruns/mlflow.db"
+    # The server is started by its name: a `python` that lies in the environment of the tests.
+    environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment['PATH']}"
+    command = [sys.executable, "-m", "mlflow", "models", "serve", "-m", "models:/muomni@champion", "-p", port]
+    with (there / "serve.log").open("w") as log:
+        server = subprocess.Popen(
+            [*command, "--env-manager", "local", "--workers", "1"],
+            **{"cwd": there.parent, "env": environment, "stdout": log, "stderr": log, "start_new_session": True},
+        )
+    try:
+        until = time.monotonic() + 120
+        while True:
+            try:
+                urllib.request.urlopen(f"http://127.0.0.1:{port}/ping", timeout=5)
+                break
+            except OSError:
+                assert server.poll() is None and time.monotonic() < until, (there / "serve.log").read_text()[-2000:]
+                time.sleep(0.3)
+        yield f"http://127.0.0.1:{port}/invocations"
+    finally:
+        os.killpg(server.pid, signal.SIGTERM)
+        server.wait(30)
+
+
+def post(address: str, body: dict) -> tuple[int, dict]:
+    """Send JSON; gives the status and the answer."""
+    request = urllib.request.Request(address, json.dumps(body).encode(), {"Content-Type": "application/json"})
+    try:
+        with urllib.request.urlopen(request, timeout=60) as answer:
+            return answer.status, json.load(answer)
+    except urllib.error.HTTPError as error:
+        return error.code, json.load(error)
+
+
+def test_a_server_answers_text_pictures_and_audio(served: str) -> None:
+    def asked(**row: object) -> dict:
+        status, answer = post(served, {"dataframe_records": [row], "params": {"max_tokens": 6}})
+        assert status == 200, answer
+        (found,) = answer["predictions"]
+        return found
+
+    assert asked(text="Is a dog an animal?").keys() == {"text", "audio"}
+    assert asked(text="What is it?", image=picture())["audio"] == "", "it was not to be spoken"
+    heard = asked(text="Read this aloud: a dog", audio=SOUND, speak=True)
+    assert heard["text"] and base64.b64decode(heard["audio"]).startswith(b"RIFF")
+    status, answer = post(served, {"dataframe_records": [{"image": "no base64!"}]})
+    assert status == 400 and "image: not base64; encode the bytes of the file" in json.dumps(answer)
+
+
+@pytest.fixture
+def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The package's entry points as pyproject.toml has them now, whatever it had when it was installed."""
+    project = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text())["project"]
+    folder = tmp_path / "muomni-0.dist-info"
+    folder.mkdir()
+    (folder / "METADATA").write_text("Metadata-Version: 2.1\nName: muomni\nVersion: 0\n")
+    groups = [
+        f"[{group}]\n" + "".join(f"{name} = {value}\n" for name, value in points.items())
+        for group, points in project["entry-points"].items()
+    ]
+    (folder / "entry_points.txt").write_text("\n".join(groups))
+    monkeypatch.syspath_prepend(str(tmp_path))
+
+
+def test_commands_take_a_registered_model(
+    there: Path, installed: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    more = ["--max-tokens", "6", "--device", "cpu"]
+    assert main(["chat", "--text", "Is it?", "--checkpoint", "checkpoints/omni", *more]) == 0
+    own = capsys.readouterr().out
+    for address in ("models:/muomni@champion", "models:/muomni/1"):
+        assert main(["chat", "--text", "Is it?", "--model", address, *more]) == 0
+        assert capsys.readouterr().out == own, "the same weights, the same answer"
+    (tmp_path / "sound.wav").write_bytes(base64.b64decode(SOUND))
+    assert main(["transcribe", str(tmp_path / "sound.wav"), "--model", "models:/muomni@champion"]) == 0
+    spoken = tmp_path / "said.wav"
+    assert main(["say", "A dog.", "--audio-out", str(spoken), "--model", "models:/muomni@champion"]) == 0
+    assert spoken.is_file()
+    capsys.readouterr()
+    for address, message in (
+        ("checkpoints/omni", "for a folder use --checkpoint"),
+        ("hub:/muomni", "nothing here knows 'hub:'; known: models"),
+        ("models:/muomni@chief", "muomni has no alias 'chief'"),
+        ("models:/muomni-codec/1", "holds no whole model"),
+    ):
+        assert main(["chat", "--text", "x", "--model", address]) == 2
+        out, err = capsys.readouterr()
+        assert out == "" and err.count("\n") == 1 and err.startswith("error: ") and message in err
+    assert main(["chat", "--model", "models:/muomni/1", "--checkpoint", "checkpoints/omni"]) == 2
+    assert "not allowed with" in capsys.readouterr().err
 
 
 def test_promotion_of_a_second_training(
