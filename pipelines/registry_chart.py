@@ -50,7 +50,7 @@ def panel(axes: Axes, comparison: "Comparison", name: str) -> None:
             linewidth=1.2,
         )
         text = f"{value:.4g} {mark}  (n {figure['n']:,})"
-        axes.annotate(text, (value, number), (0, 5), None, "offset points", fontsize=6, ha="center")
+        axes.annotate(text, (value, number), (0, 5), textcoords="offset points", fontsize=6, ha="center")
     axes.set_yticks(range(len(comparison.entries)), comparison.labels, fontsize=6)
     axes.set_ylim(len(comparison.entries) - 0.4, -0.8)
     axes.margins(x=0.25)

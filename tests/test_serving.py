@@ -29,7 +29,7 @@ def served(home: Path) -> Iterator[str]:
     hidden = {"MLFLOW_TRACKING_URI", "PYTHONPATH"}
     environment = {k: v for k, v in os.environ.items() if k not in hidden} | {"MLFLOW_DISABLE_TELEMETRY": "true"}
     environment["MLFLOW_TRACKING_URI"] = f"sqlite:///{home}/mlruns/mlflow.db"
-    # The server is started by its name: a `python` that lies in the environment of the tests.
+    # MLflow starts uvicorn by its name, which lies in the environment of the tests.
     environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment['PATH']}"
     command = [sys.executable, "-m", "mlflow", "models", "serve", "-m", "models:/muomni@champion", "-p", port]
     with (home / "serve.log").open("w") as log:
