@@ -4,7 +4,7 @@ import shutil
 from pathlib import Path
 from urllib.parse import unquote, urlparse
 
-from muomni.checkpoint import WEIGHTS
+from muomni.checkpoint import STAGES, WEIGHTS
 from muomni.errors import UserError
 from pipelines.run import new_dir, state_root
 from pipelines.sender import tracking_uri
@@ -29,6 +29,8 @@ def fetch(address: str) -> Path:
     with mlflow_errors("ask again"):
         client = reading_client()
         found = resolve(client, MODEL, address)
+        if found.tags.get("stage", STAGES["omni"]) != STAGES["omni"]:
+            raise not_whole(address)
         place = str(client.get_model_version_download_uri(found.name, found.version))
         if place.startswith("models:/m-"):  # MLflow names a logged model where older ones named its folder
             place = str(client.get_logged_model(place.removeprefix("models:/")).artifact_location)
@@ -55,5 +57,10 @@ def whole(folder: Path, address: str) -> Path:
         UserError: if not.
     """
     if not (folder / WEIGHTS).is_file():
-        raise UserError(f"--model {address}: holds no whole model; name a version of '{MODEL}', not of a part")
+        raise not_whole(address)
     return folder
+
+
+def not_whole(address: str) -> UserError:
+    """The error of a version that is no whole model."""
+    return UserError(f"--model {address}: holds no whole model; name a version of '{MODEL}', not of a part")

@@ -33,13 +33,7 @@ __all__ = [
     "text_table",
 ]
 
-LEGEND = {
-    "++": "better than the first, the intervals do not overlap",
-    "+": "better, but the intervals overlap",
-    "-": "worse, but the intervals overlap",
-    "--": "worse, the intervals do not overlap",
-    "=": "equal",
-}
+LEGEND = "+ better, - worse than the first; ++ and -- where their intervals do not overlap; = equal."
 
 
 def mark(name: str, figure: Figure, first: Figure) -> str:
@@ -122,7 +116,7 @@ class Comparison:
     def note(self) -> str:
         """What the signs mean, or why there are none."""
         if self.same:
-            return "; ".join(f"{sign} {text}" for sign, text in LEGEND.items())
+            return LEGEND
         which = ", ".join(f"{label}: {e.held_out[:12]}" for label, e in zip(self.labels, self.entries, strict=True))
         return f"Measured on different held-out data ({which}), so nothing is marked as better or worse."
 

@@ -22,7 +22,7 @@ ARROWS = {"higher": "higher is better", "lower": "lower is better", "neither": "
 
 
 def colour(mark: str, number: int) -> str:
-    """The first version is blue; the others are green or red where they differ clearly or not, else grey."""
+    """Blue for the first version, green for better, red for worse, grey for what is not marked."""
     if number == 0:
         return BLUE
     return {"+": GREEN, "-": RED}.get(mark[:1], GREY)
@@ -49,13 +49,13 @@ def panel(axes: Axes, comparison: "Comparison", name: str) -> None:
             capsize=2,
             linewidth=1.2,
         )
-        axes.annotate(
-            f"{value:.4g}  {mark}", (value, number), (0, 5), textcoords="offset points", fontsize=6, ha="center"
-        )
+        text = f"{value:.4g} {mark}  (n {figure['n']:,})"
+        axes.annotate(text, (value, number), (0, 5), textcoords="offset points", fontsize=6, ha="center")
     axes.set_yticks(range(len(comparison.entries)), comparison.labels, fontsize=6)
     axes.set_ylim(len(comparison.entries) - 0.4, -0.8)
     axes.margins(x=0.25)
     axes.tick_params(axis="x", labelsize=6)
+    axes.locator_params(axis="x", nbins=4)
     axes.grid(axis="x", alpha=0.3)
     axes.set_title(name.replace("_", " "), fontsize=7, loc="left", pad=3)
     axes.set_title(ARROWS[direction(name)], fontsize=5, loc="right", color=GREY, pad=3)

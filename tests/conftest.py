@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+from registered_models import measure, registered, train
 from small_models import small_omni, small_tokenizer
 
 from muomni.checkpoint import make_card, save_checkpoint
@@ -27,3 +28,25 @@ def checkpoint(small: tuple[Omni, Tokenizer], tmp_path_factory: pytest.TempPathF
     config = model.cfg.model_dump(mode="json")
     save_checkpoint(folder, model.state_dict(), config, card, {"tokenizer.model": vocabulary})
     return folder
+
+
+@pytest.fixture(scope="session")
+def registration(small: tuple[object, Tokenizer], tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict]:
+    """A project whose model and parts are registered, which tests only read; and what the stage said of it."""
+    folder = tmp_path_factory.mktemp("project")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setenv("MLFLOW_TRACKING_URI", "")
+        patch.setenv("DVC_EXP_NAME", "wide")
+        train(folder, small[1], 0)
+        measure(folder, 0.7, "a" * 64)
+        return folder, registered(folder)
+
+
+@pytest.fixture
+def home(registration: tuple[Path, dict], monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The project of `registration`, as the folder to work in."""
+    monkeypatch.chdir(registration[0])
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "")
+    monkeypatch.setenv("MUOMNI_STATE", str(registration[0] / "state"))
+    return registration[0]
