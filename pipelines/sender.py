@@ -185,7 +185,7 @@ class Sender:
             client.log_batch(run_id, tags=[RunTag(key, value) for key, value in run["tags"].items()])
             self.sent["tags"] = run["tags"]
             self.save()
-        if self.sent["status"] is not None and run["status"] is None:  # it was ended and goes on
+        if self.sent["status"] is not None and run["status"] is None and not self.abandoned:  # ended, and goes on
             client.update_run(run_id, status="RUNNING")
             self.sent["status"] = None
             self.save()

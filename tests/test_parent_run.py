@@ -14,7 +14,7 @@ from tracking_tools import ROOT, wait_until
 
 from muomni.errors import UserError
 from muomni.train.report import MetricsFile
-from pipelines import run, sender, tracking
+from pipelines import parent_run, run, sender, tracking
 from pipelines.parent_run import close_parent, open_parent, run_link
 from pipelines.sync import end_interrupted, set_aside, set_aside_all, sync, unsent_root
 from pipelines.tracking import track
@@ -25,8 +25,14 @@ if TYPE_CHECKING:
 
 @pytest.fixture(scope="module")
 def database(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """One real tracker for this file; making its tables takes seconds."""
-    return f"sqlite:///{tmp_path_factory.mktemp('mlflow')}/mlflow.db"
+    """One real tracker for this file; making its tables takes seconds, so that is done first."""
+    folder = tmp_path_factory.mktemp("mlflow")
+    uri = f"sqlite:///{folder}/mlflow.db"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setenv("MLFLOW_TRACKING_URI", uri)
+        sender.experiment_id(sender.connect())
+    return uri
 
 
 @pytest.fixture
@@ -46,6 +52,7 @@ def parent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, database: str) -> It
     monkeypatch.setenv("MUOMNI_PARENT", str(folder))
     monkeypatch.delenv("DVC_EXP_NAME", raising=False)
     monkeypatch.setattr(tracking, "INTERVAL", 0.05)
+    monkeypatch.setattr(parent_run, "OPENING", 60.0)
     yield folder
 
 
