@@ -5,12 +5,10 @@ what a stage's state folder does (`pipelines.tracking`), and ``artifacts/``, fil
 local first: a tracker that is away stops nothing, and what it did not get is sent later.
 """
 
-import fcntl
 import os
 import shutil
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any, Literal
 
@@ -18,38 +16,12 @@ from muomni.data.files import atomic_write_json
 from muomni.errors import UserError
 from muomni.train.report import MetricsFile, read_metrics
 from pipelines import tracking
-from pipelines.sender import ARTIFACTS, METRICS, RUN, SENT, connect, experiment_id, find_run, read
-from pipelines.sync import set_aside, unsent_folder
+from pipelines.sender import ARTIFACTS, METRICS, RUN, connect, experiment_id, find_run, read
+from pipelines.sync import claim_parent, set_aside
 
 UI = "MUOMNI_MLFLOW_UI"  # address of MLflow's pages
 OPENING = 10.0  # seconds that a flow waits for the tracker before it goes on
-LOCK = "parent.lock"
 _held: dict[Path, IO[str]] = {}  # what this process owns: gone with it, however it ends
-
-
-def claim(folder: Path) -> IO[str]:
-    """Own a parent's folder as long as the returned file is open.
-
-    flock and not lockf: another look at the file by the same process must not give the lock away.
-
-    Raises:
-        UserError: if another process does, or this one already.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    file = (folder / LOCK).open("a", encoding="utf-8")
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        file.close()
-        raise UserError(f"{folder}: another process works for this run; wait for it or end it") from None
-    return file
-
-
-@contextmanager
-def owned(folder: Path) -> Iterator[None]:
-    """`claim` for the time of a block."""
-    with claim(folder):
-        yield
 
 
 def open_parent(folder: Path, name: str, params: Mapping[str, Any], tags: Mapping[str, str] | None = None) -> str:
@@ -71,23 +43,21 @@ def open_parent(folder: Path, name: str, params: Mapping[str, Any], tags: Mappin
     begin = time.monotonic()
     while True:  # `end_interrupted` may be sending what an earlier process left
         try:
-            file = claim(folder)
+            file = claim_parent(folder)
             break
         except UserError:
             if folder in _held or time.monotonic() - begin > OPENING:
                 raise
             time.sleep(0.1)
     _held[folder] = file
+    folder.mkdir(exist_ok=True)
     run = read(folder / RUN)
     if run and run["status"] == "FINISHED":
         set_aside(folder)
-        forget(folder)
+        shutil.rmtree(folder, ignore_errors=True)
         run = {}
-    if run:  # a copy of it that waits would end it while it goes on
-        shutil.rmtree(unsent_folder(run["key"], run["stage"]), ignore_errors=True)
-        run = run | {"tags": run["tags"] | dict(tags or {})}
-    else:
-        run = tracking.new_run(name, params, tags)
+    run = run or tracking.new_run(name, params)
+    run |= {"tags": run["tags"] | dict(tags or {})}
     atomic_write_json(folder / RUN, run | {"status": None, "ended": None})
     send_once(folder, OPENING)
     return str(run["key"])
@@ -129,13 +99,6 @@ def close_parent(
     held = _held.pop(folder, None)
     if held is not None:
         held.close()
-
-
-def forget(folder: Path) -> None:
-    """Remove what is known of a finished run."""
-    for name in (METRICS, SENT, RUN):
-        (folder / name).unlink(missing_ok=True)
-    shutil.rmtree(folder / ARTIFACTS, ignore_errors=True)
 
 
 def send_once(folder: Path, seconds: float) -> None:

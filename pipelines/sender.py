@@ -62,6 +62,7 @@ def shown_uri() -> str:
 def connect() -> "MlflowClient":
     """A client of the tracker. Imports MLflow, which takes seconds."""
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")  # whoever calls tries again, and has the time
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
     from mlflow.tracking import MlflowClient  # here, because it costs 5 s and belongs in the thread
@@ -184,7 +185,7 @@ class Sender:
             client.log_batch(run_id, tags=[RunTag(key, value) for key, value in run["tags"].items()])
             self.sent["tags"] = run["tags"]
             self.save()
-        if self.sent["status"] is not None and run["status"] is None:  # it was ended and goes on
+        if self.sent["status"] is not None and run["status"] is None and not self.abandoned:  # ended, and goes on
             client.update_run(run_id, status="RUNNING")
             self.sent["status"] = None
             self.save()

@@ -5,12 +5,14 @@ process is gone without an end (``kill -9``, a machine that restarts) is marked 
 the same run goes on.
 """
 
+import fcntl
 import re
 import shutil
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import IO
 
 from muomni.data.files import atomic_write_json
 from muomni.errors import UserError
@@ -30,17 +32,12 @@ from pipelines.sender import (
     shown_uri,
 )
 
-MOVED = (METRICS, SENT, SAMPLES, CHECKPOINTS, ARTIFACTS, RUN)  # run.json last: `sync` looks for it
+KEPT = (METRICS, SENT, SAMPLES, CHECKPOINTS, ARTIFACTS, RUN)
 
 
 def unsent_root() -> Path:
     """Where runs wait that could not be sent: with the checkout, since a copy and its state are removed."""
     return common_root() / "unsent"
-
-
-def unsent_folder(key: str, stage: str) -> Path:
-    """Where a run waits."""
-    return unsent_root() / f"{re.sub(r'[^a-zA-Z0-9_.-]', '-', stage)}-{key}"
 
 
 def mark_ended(folder: Path) -> bool:
@@ -55,16 +52,21 @@ def mark_ended(folder: Path) -> bool:
 
 
 def set_aside(folder: Path) -> None:
-    """Keep what was not sent of a folder's run, before the folder is removed."""
+    """Keep what was not sent of a folder's run, before the folder is removed; the folder itself may be gone after.
+
+    Moved in one go, so that a crash leaves all of it in one place.
+    """
     run = read(folder / RUN)
     if not run or Sender(folder).complete():
         return
     mark_ended(folder)  # one that was killed, and its state is of no use any more
-    target = unsent_folder(run["key"], run["stage"])
-    target.mkdir(parents=True, exist_ok=True)
-    for name in MOVED:
-        if (folder / name).exists():
-            shutil.move(folder / name, target / name)
+    target = unsent_root() / f"{re.sub(r'[^a-zA-Z0-9_.-]', '-', run['stage'])}-{run['key']}"
+    target.parent.mkdir(parents=True, exist_ok=True)
+    shutil.rmtree(target, ignore_errors=True)  # half a copy, from where the folders are on two disks
+    shutil.move(folder, target)
+    for path in target.iterdir():
+        if path.name not in KEPT and path.is_file():  # the state to resume from
+            path.unlink()
 
 
 def set_aside_all(root: Path) -> None:
@@ -99,6 +101,24 @@ def complain(what: str, error: Exception) -> None:
     print(f"tracking: {what}: {' '.join(str(error).split())[:200]}", file=sys.stderr)
 
 
+def claim_parent(folder: Path) -> IO[str]:
+    """Own a parent's folder as long as the returned file, the folder's name with ``.lock``, is open.
+
+    flock and not lockf: another look at the file by the same process must not give the lock away.
+
+    Raises:
+        UserError: if another process does, or this one already.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    file = folder.with_name(f"{folder.name}.lock").open("a", encoding="utf-8")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        file.close()
+        raise UserError(f"{folder}: another process works for this run; wait for it or end it") from None
+    return file
+
+
 @contextmanager
 def claimed(folder: Path) -> Iterator[None]:
     """Hold what the process of a folder's run would hold: the lock of a stage, or of a parent.
@@ -110,9 +130,7 @@ def claimed(folder: Path) -> Iterator[None]:
         with take_lock(folder.name, folder.parents[1], sending=True):
             yield
     else:
-        from pipelines.parent_run import owned  # which imports this module
-
-        with owned(folder):
+        with claim_parent(folder):
             yield
 
 
