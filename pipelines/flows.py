@@ -7,6 +7,7 @@ import argparse
 import itertools
 import os
 import sys
+import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,11 +21,16 @@ from prefect.runtime import flow_run
 from pydantic import BaseModel, ConfigDict, Field
 
 import pipelines.quiet  # noqa: F401  # isort: split
+from muomni.config import section
 from muomni.errors import UserError
+from muomni.registry_config import RegistryConfig
+from pipelines import registry
 from pipelines.form import EvaluateChanges, ParamChanges, chosen, keys, merged, nested
 from pipelines.graph_run import PARAMS, prepare, run_graph
 from pipelines.reaper import alive
+from pipelines.results import embedded
 from pipelines.run import state_root
+from pipelines.versions import CHALLENGER, CHAMPION
 
 POOL = "gpu"
 MOST_RUNS = 64  # of a sweep
@@ -50,6 +56,7 @@ Profile = Annotated[str, Field(json_schema_extra=choices(profile_names()))]
 Until = Annotated[str, Field(json_schema_extra=choices(stage_names()))]
 Name = Annotated[str, Field(pattern=r"^([A-Za-z0-9][A-Za-z0-9_.-]*)?$")]
 LAST = (stage_names() or ["register"])[-1]
+COMPARED = [CHAMPION, CHALLENGER]
 NOTHING, NOTHING_OF_EVALUATE = ParamChanges(), EvaluateChanges()
 
 
@@ -200,7 +207,49 @@ def sweep(
         return [run_name for run_name, _ in runs]
 
 
-FLOWS = (train, evaluate, sweep)
+@flow
+def compare(versions: list[str] = COMPARED) -> str:
+    """Put registered versions of the model side by side: every figure, better and worse marked, and a chart.
+
+    Args:
+        versions: Numbers or aliases, such as 3 or champion, or a part's, such as muomni-thinker/2. The others are
+            compared with the first.
+
+    Returns:
+        The table.
+    """
+    with as_run():
+        found = registry.compare(registry.reading_client(), section(RegistryConfig, "registry").name, versions)
+        with tempfile.TemporaryDirectory() as folder:
+            chart = Path(folder) / "chart.png"
+            found.chart(chart)
+            picture = embedded("image/png", chart.read_bytes())
+        page = f"{found.markdown()}\n\n![every figure with its interval]({picture})"
+        create_markdown_artifact(page, key="comparison", description=", ".join(versions))
+        print(found.text())
+        return found.text()
+
+
+@flow
+def promote(version: str = CHALLENGER) -> bool:
+    """Make a registered version champion, if it is better than the champion on the same held-out data.
+
+    The rule is in section registry of the checkout's params.yaml.
+
+    Args:
+        version: A number or an alias.
+
+    Returns:
+        Whether it is champion now. The reason is in the log and on this run's page.
+    """
+    with as_run():
+        decision = registry.promote(section(RegistryConfig, "registry"), version)
+        get_run_logger().info("%s", decision.reason)
+        create_markdown_artifact(decision.reason, key="promotion", description=f"version {decision.version}")
+        return decision.promoted
+
+
+FLOWS = (train, evaluate, sweep, compare, promote)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -209,6 +258,8 @@ def parser() -> argparse.ArgumentParser:
     commands = out.add_subparsers(dest="flow", required=True, metavar="FLOW")
     for one in FLOWS:
         command = commands.add_parser(one.name, help=str(one.description or "").partition("\n")[0])
+        if one in (compare, promote):
+            continue
         command.add_argument("--profile", default=PARAMS, choices=profile_names())
         command.add_argument("--revision", default="HEAD")
         command.add_argument("--name", default="")
@@ -217,6 +268,8 @@ def parser() -> argparse.ArgumentParser:
             command.add_argument("--until", default=LAST, choices=stage_names() or None)
         if one is sweep:
             command.add_argument("--try", action="append", required=True, dest="axes", metavar="KEY=V1,V2")
+    commands.choices["compare"].add_argument("versions", nargs="*", default=COMPARED, metavar="VERSION")
+    commands.choices["promote"].add_argument("version", nargs="?", default=CHALLENGER, metavar="VERSION")
     return out
 
 
@@ -238,15 +291,17 @@ def changes_of(words: Sequence[str]) -> dict[str, Any]:
 def main() -> None:
     """Run a flow from the command line."""
     options = vars(parser().parse_args())
-    name, words = options.pop("flow"), options.pop("set")
+    name = options.pop("flow")
     try:
-        changes = changes_of(words)
-        if name == "evaluate":
-            changes = cast(dict[str, Any], changes.get("evaluate", {}))
+        if "set" in options:
+            changes = changes_of(options.pop("set"))
+            if name == "evaluate" and set(changes) - {"evaluate"}:
+                raise UserError("--set: only parameters of section evaluate change here; nothing is trained")
+            options["changes"] = changes.get("evaluate", {}) if name == "evaluate" else changes
         if "axes" in options:
             split = [axis.partition("=") for axis in options["axes"]]
             options["axes"] = [{"key": key, "values": values.split(",")} for key, _, values in split]
-        {one.name: one for one in FLOWS}[name](**options, changes=changes)
+        {one.name: one for one in FLOWS}[name](**options)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)

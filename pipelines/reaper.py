@@ -31,6 +31,11 @@ def alive(state: Path, flow_run: str) -> Iterator[None]:
             path.unlink(missing_ok=True)
 
 
+def gone(state: Path) -> list[Path]:
+    """The locks of flow runs that nobody holds any more: their processes were killed."""
+    return [path for path in flows_root(state).glob("*") if locks.holder(path) is None]
+
+
 def set_state(api: str, flow_run: str, kind: str, name: str, message: str) -> None:
     """Put a run into a state, whatever it was in; raises `httpx.HTTPError` if that fails."""
     state = {"type": kind, "name": name, "message": message}
@@ -76,7 +81,6 @@ def reap(api: str, pool: str, state: Path, starting: bool = False) -> list[str]:
             else:
                 message = "its process was killed, or the machine restarted; the same run started again goes on"
                 set_state(api, run["id"], "CRASHED", "Crashed", message)
-            path.unlink(missing_ok=True)
             dead.append(run["id"])
         elif starting and kind == "PENDING":
             set_state(api, run["id"], "SCHEDULED", "Scheduled", "its worker was gone before it began")

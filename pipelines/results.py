@@ -180,7 +180,7 @@ def figures(new: Measured, others: Mapping[str, Measured]) -> str:
             row += [shown_figure(theirs) if theirs else "", mark(name, figure, theirs) if comparable and theirs else ""]
         rows.append(row)
     apart = [name for name, other in others.items() if other.held_out != new.held_out]
-    notes = ["; ".join(f"{sign} {text.replace('the first', 'the other')}" for sign, text in LEGEND.items())]
+    notes = [LEGEND.replace("the first", "the other")]
     notes += [f"Not compared with {name}: it was measured on other held-out data." for name in apart]
     return table(head, rows, right=len(head)) + "\n" + "\n\n".join(notes)
 

@@ -23,7 +23,7 @@ import httpx
 
 from muomni.data.files import atomic_write_json
 from muomni.errors import UserError
-from pipelines import locks
+from pipelines import copies, locks, reaper
 from pipelines.reaper import reap
 from pipelines.run import state_root
 
@@ -225,6 +225,7 @@ class Workplace:
             raise UserError(f"the deployments cannot be made: {deploy.last_words()} (see {deploy.log})")
         self.programs.remove(deploy)
         reap(f"{self.prefect}/api", POOL, state_root(), starting=True)
+        self.tidy()
         worker = [*prefect, "worker", "start", "--pool", POOL, "--name", "gpu-worker", "--type", "process"]
         self.run(Program("worker", worker))
         if not remote:
@@ -264,6 +265,20 @@ class Workplace:
                     program.start(self.env())
             with suppress(httpx.HTTPError):
                 reap(f"{self.prefect}/api", POOL, state_root())
+                self.tidy()
+
+    def tidy(self) -> None:
+        """After runs whose processes were killed: remove their copies, and have MLflow show them as ended."""
+        gone = reaper.gone(state_root())
+        if not gone:
+            return
+        copies.prune()
+        # In a process of its own: it imports MLflow.
+        command = [sys.executable, "-m", "muomni.cli", "track", "sync"]
+        with (root() / "sync.log").open("ab") as log:
+            subprocess.Popen(command, env=self.env(), stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+        for path in gone:
+            path.unlink(missing_ok=True)
 
     def stop(self) -> None:
         """End everything: the worker and the run it has first, so that Prefect can be told of it."""
@@ -274,6 +289,7 @@ class Workplace:
             if program.name == "worker":
                 with suppress(httpx.HTTPError):
                     reap(f"{self.prefect}/api", POOL, state_root())
+                    self.tidy()
 
 
 def up(host: str, port: int, mlflow_port: int, say: Callable[[str], None]) -> None:
