@@ -41,8 +41,8 @@ def register(cfg: RegistryConfig, checkpoints: Path, metrics: Path) -> dict[str,
 
         numbers = {part.name: str(ensure_version(client, part).version) for part in parts}
         version = ensure_version(client, whole)
-        # Before the promotion, which moves the parts' aliases by it.
-        client.set_model_version_tag(cfg.name, version.version, PARTS, json.dumps(numbers))
+        if numbers:  # before the promotion, which moves the parts' aliases by it
+            client.set_model_version_tag(cfg.name, version.version, PARTS, json.dumps(numbers))
         for name, number in {cfg.name: str(version.version), **numbers}.items():
             client.set_registered_model_alias(name, CHALLENGER, number)
         decision = promote(cfg, str(version.version), client, again=False)
