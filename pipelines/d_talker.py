@@ -11,9 +11,10 @@ from muomni.talker import TalkerConfig
 from muomni.thinker import Thinker, ThinkerConfig
 from muomni.tokenizer import Tokenizer
 from muomni.train.d_talker import TalkerStageConfig, TalkerTask
+from muomni.train.speaking import ALIGNMENTS
 from muomni.vocoder import VocoderConfig
 from pipelines.components import load_component
-from pipelines.run import main
+from pipelines.run import main, state_dir
 from pipelines.training import Output, run_stage
 
 SHARDS = Path("data/shards/mels")
@@ -49,7 +50,14 @@ def run() -> None:
     run_stage(
         "d-talker",
         build,
-        lambda task: [Output(OUT, task.talker, {"talker": model, "thinker": thinker})],
+        lambda task: [
+            Output(
+                OUT,
+                task.talker,
+                {"talker": model, "thinker": thinker},
+                {ALIGNMENTS: task.save_alignments(state_dir("d-talker"))},
+            )
+        ],
         cfg=cfg,
         seed=seed,
         device=device,

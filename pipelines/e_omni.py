@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from muomni.audio_encoder import AudioEncoderConfig, CTCHead
+from muomni.audio_encoder import AudioEncoderConfig
 from muomni.codec import CodecConfig
 from muomni.config import scalar, section
 from muomni.device import DeviceConfig, pick_device
@@ -12,6 +12,7 @@ from muomni.talker import TalkerConfig
 from muomni.thinker import ThinkerConfig
 from muomni.tokenizer import MODEL_FILE, Tokenizer
 from muomni.train.e_omni import OmniStageConfig, OmniTask
+from muomni.train.speaking import ALIGNMENTS
 from muomni.vision_encoder import VisionEncoderConfig
 from muomni.vocoder import VocoderConfig
 from pipelines.components import load_component
@@ -47,9 +48,10 @@ def run() -> None:
         load_component(omni.codec, CODEC)
         load_component(omni.audio_encoder, AUDIO, "audio_encoder.")
         load_component(omni.vision_encoder, VISION, "vision_encoder.")
-        head = load_component(CTCHead(model.audio_encoder), AUDIO, "ctc.")
         chosen = pick_device(device)  # the frozen encoders compute their states there
-        return OmniTask(cfg, omni, head, Tokenizer(TOKENIZER), vocoder, CONVERSATIONS, MELS, seed, chosen)
+        return OmniTask(
+            cfg, omni, TALKER / ALIGNMENTS, Tokenizer(TOKENIZER), vocoder, CONVERSATIONS, MELS, seed, chosen
+        )
 
     sections = {name: getattr(model, name) for name in OmniConfig.model_fields}
     run_stage(

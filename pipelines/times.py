@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import time
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -51,6 +52,9 @@ def main() -> None:
     options = parser.parse_args()
     records = read_times(state_root() / "times")
     print(table(records, options.since) if records else "no stage has run yet: make repro")
+    if options.since is not None:
+        minutes, seconds = divmod(round(time.time() - options.since), 60)
+        print(f"with starting programs and hashing data: {minutes} min {seconds} s")
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ from muomni.codec import Codec
 from muomni.data.dialogues import Dialogue
 from muomni.data.pictures import box_weights
 from muomni.data.shards import ShardWriter, write_index
+from muomni.data.speech import load_recordings
 from muomni.device import DeviceConfig, pick_device
 from muomni.errors import UserError
 from muomni.mel import log_mel
@@ -27,7 +28,15 @@ from muomni.train.c_vision_encoder import VisionStageConfig, VisionTask, rest_we
 from muomni.train.d_codec import CodecStageConfig, CodecTask
 from muomni.train.d_talker import TalkerStageConfig, TalkerTask
 from muomni.train.e_omni import OmniStageConfig, OmniTask, Sample, TaskWeights
-from muomni.train.speaking import collate_utterances, talker_loss, time_on_character
+from muomni.train.speaking import (
+    ALIGNMENTS,
+    aligned_utterances,
+    collate_utterances,
+    prepare_utterances,
+    save_alignments,
+    talker_loss,
+    time_on_character,
+)
 from muomni.train.task import Task
 
 LOOP: dict[str, Any] = {
@@ -199,6 +208,24 @@ def test_other_text_changes_the_talkers_loss(talking: TalkerTask) -> None:
     assert wrong > own + 0.2, (float(own), float(wrong))
 
 
+def aligned(data: Path, tokenizer: Tokenizer) -> Path:
+    """Alignments of the training recordings, as stage d-talker leaves them."""
+    path = data / ALIGNMENTS
+    if not path.exists():
+        torch.manual_seed(1)
+        parts = (Codec(CODEC), AudioEncoder(AUDIO), CTCHead(AUDIO))
+        recordings = load_recordings(data / "mels", "train", "hibari")
+        utterances, left_out = prepare_utterances(recordings, tokenizer, *parts, CPU)
+        save_alignments(path, utterances)
+        again, same = aligned_utterances(path, recordings, tokenizer)
+        assert same == left_out == 1
+        for one, other in zip(utterances, again, strict=True):
+            assert (one.key, one.ids) == (other.key, other.ids)
+            for name in ("characters", "tokens", "codes", "position"):
+                assert torch.equal(getattr(one, name), getattr(other, name)), name
+    return path
+
+
 def omni_task(data: Path, tokenizer: Tokenizer, freeze: bool) -> OmniTask:
     """Stage E's task on a random model."""
     cfg = OmniStageConfig(
@@ -214,9 +241,17 @@ def omni_task(data: Path, tokenizer: Tokenizer, freeze: bool) -> OmniTask:
         apart=0.5,
         valid_answers=2,
     )
-    torch.manual_seed(1)
-    head = CTCHead(AUDIO)
-    return OmniTask(cfg, small_omni(), head, tokenizer, VOCODER, data / "conversations", data / "mels", 0, CPU)
+    return OmniTask(
+        cfg,
+        small_omni(),
+        aligned(data, tokenizer),
+        tokenizer,
+        VOCODER,
+        data / "conversations",
+        data / "mels",
+        0,
+        CPU,
+    )
 
 
 def test_stage_e_learns_the_answer_and_nothing_else(data: Path, small: tuple[Omni, Tokenizer]) -> None:
@@ -275,7 +310,27 @@ def test_a_task_without_conversations_in_the_mixture_is_an_error(data: Path, sma
     cfg = omni_task(data, small[1], True).cfg
     cfg = cfg.model_copy(update={"weights": cfg.weights.model_copy(update={"spoken_world": 1.0})})
     with pytest.raises(UserError, match="e_omni.weights: no conversation has the task 'spoken_world'"):
-        OmniTask(cfg, small_omni(), CTCHead(AUDIO), small[1], VOCODER, data / "conversations", data / "mels", 0, CPU)
+        OmniTask(
+            cfg,
+            small_omni(),
+            data / ALIGNMENTS,
+            small[1],
+            VOCODER,
+            data / "conversations",
+            data / "mels",
+            0,
+            CPU,
+        )
+
+
+def test_stage_e_needs_the_alignments_of_stage_d(data: Path, small: tuple[Omni, Tokenizer], tmp_path: Path) -> None:
+    aligned(data, small[1])
+    recordings = load_recordings(data / "mels", "train", "hibari")
+    with pytest.raises(UserError, match="no alignments there .*run `dvc repro --force d-talker`"):
+        aligned_utterances(tmp_path / ALIGNMENTS, recordings, small[1])
+    (tmp_path / ALIGNMENTS).write_bytes(b"broken")
+    with pytest.raises(UserError, match="no alignments there"):
+        aligned_utterances(tmp_path / ALIGNMENTS, recordings, small[1])
 
 
 def test_every_stage_computes_in_bfloat16_what_it_computes_in_float32(

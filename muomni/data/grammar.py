@@ -8,7 +8,7 @@ speech and in pictures by the same rule, and near copies can be found.
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 
 from muomni.data.concepts import COLOURS, GROUPS, a, by_name, load_concepts
 from muomni.data.splits import TRAIN_ONLY, combination_key
@@ -212,6 +212,7 @@ def _answer_patterns() -> frozenset[str]:
     return frozenset(parse_names(fill(form, "dog"))[1] for form in forms)
 
 
+@lru_cache(maxsize=1 << 17)  # the same questions are asked about many pictures
 def content_key(text: str) -> str:
     """What a sentence is about, for splits and for finding near copies.
 

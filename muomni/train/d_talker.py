@@ -19,7 +19,15 @@ from muomni.talker import Talker, TalkerConfig, spell
 from muomni.thinker import Thinker
 from muomni.tokenizer import Tokenizer
 from muomni.train.loop import TrainConfig
-from muomni.train.speaking import Utterance, collate_utterances, gather_states, prepare_utterances, talker_loss
+from muomni.train.speaking import (
+    ALIGNMENTS,
+    Utterance,
+    collate_utterances,
+    gather_states,
+    prepare_utterances,
+    save_alignments,
+    talker_loss,
+)
 from muomni.vocoder import GriffinLim, VocoderConfig
 
 
@@ -74,6 +82,11 @@ class TalkerTask:
         self.train, self.valid = parts["train"], parts["valid"]
         self.vocoder = GriffinLim(mel, vocoder)
         self.buckets = Buckets([len(u.codes) for u in self.train], cfg.batch_size, seed)
+
+    def save_alignments(self, folder: Path) -> Path:
+        """Write the training recordings' codes and alignment, which stage E learns from too; returns the file."""
+        save_alignments(folder / ALIGNMENTS, self.train)
+        return folder / ALIGNMENTS
 
     def collate(self, rows: Sequence[Utterance], noise: float, rng: torch.Generator) -> dict[str, Tensor]:
         """A batch with the token ids that the Thinker reads."""

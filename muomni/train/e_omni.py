@@ -15,7 +15,7 @@ from PIL import Image
 from pydantic import Field
 from torch import Tensor, nn
 
-from muomni.audio_encoder import CTCHead, normalise
+from muomni.audio_encoder import normalise
 from muomni.config import Section
 from muomni.data.batches import Buckets, pad
 from muomni.data.dialogues import Dialogue, Dialogues, Mixture
@@ -33,9 +33,9 @@ from muomni.tokenizer import Tokenizer, render_chat
 from muomni.train.loop import TrainConfig
 from muomni.train.speaking import (
     Utterance,
+    aligned_utterances,
     collate_utterances,
     gather_states,
-    prepare_utterances,
     talker_loss,
 )
 from muomni.vocoder import GriffinLim, VocoderConfig
@@ -128,7 +128,7 @@ class OmniTask:
         self,
         cfg: OmniStageConfig,
         omni: Omni,
-        head: CTCHead,
+        alignments: Path,
         tokenizer: Tokenizer,
         vocoder: VocoderConfig,
         conversations: Path,
@@ -152,7 +152,7 @@ class OmniTask:
         still += ["talker"] * (cfg.talker_every == 0)
         self.frozen = {name: parts.pop(name) for name in still}
         self.modules = parts
-        omni.to(device.device).eval(), head.to(device.device).eval()
+        omni.to(device.device).eval()
         self.left_out = 0  # conversations longer than the context and recordings too short for their text
         self.features: dict[str, Tensor] = {}  # what frozen encoders make of each picture and recording
         self.splits = {name: Dialogues(conversations, name, omni.cfg.mel) for name in ("train", "valid")}
@@ -171,12 +171,12 @@ class OmniTask:
         self.utterances: list[Utterance] = []
         if cfg.talker_every:
             recordings = load_recordings(mels, "train", cfg.speaker)
-            self.utterances, short = prepare_utterances(
-                recordings, tokenizer, omni.codec, omni.audio_encoder, head, device
-            )
+            self.utterances, short = aligned_utterances(alignments, recordings, tokenizer)
             self.left_out += short
             if not self.utterances:
-                raise UserError(f"e_omni.speaker: no usable recording of '{cfg.speaker}' in {mels}")
+                raise UserError(
+                    f"e_omni.speaker: stage d-talker aligned no recording of '{cfg.speaker}'; give both one speaker"
+                )
             self.buckets = Buckets([len(u.codes) for u in self.utterances], cfg.talker_batch, seed)
 
     @torch.no_grad()

@@ -2,9 +2,12 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from muomni.alignment import align
@@ -13,8 +16,11 @@ from muomni.codec import Codec
 from muomni.data.batches import pad
 from muomni.data.speech import Recording, collate_mels
 from muomni.device import Device
+from muomni.errors import UserError
 from muomni.talker import PADDING, Talker, spell
 from muomni.tokenizer import Tokenizer
+
+ALIGNMENTS = "alignments.safetensors"  # beside the Talker's weights
 
 
 @dataclass
@@ -84,6 +90,47 @@ def prepare_utterances(
                         recording.key,
                     )
                 )
+    return utterances, len(recordings) - len(utterances)
+
+
+def save_alignments(path: Path, utterances: Sequence[Utterance]) -> None:
+    """Write codes and positions of utterances, int32 by ``<recording>/codes`` and ``<recording>/position``."""
+    tensors: dict[str, Tensor] = {}
+    for u in utterances:
+        tensors |= {f"{u.key}/codes": u.codes.to(torch.int32), f"{u.key}/position": u.position.to(torch.int32)}
+    save_file(tensors, path)
+
+
+def aligned_utterances(
+    path: Path, recordings: Sequence[Recording], tokenizer: Tokenizer
+) -> tuple[list[Utterance], int]:
+    """The utterances that `prepare_utterances` made of recordings and `save_alignments` wrote.
+
+    Args:
+        path: what was written.
+        recordings: some or all of them.
+        tokenizer: of the texts, the same as then.
+
+    Returns:
+        As `prepare_utterances`: recordings that are not in the file are left out.
+
+    Raises:
+        UserError: if the file is missing or damaged.
+    """
+    try:
+        tensors = load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"{path}: no alignments there ({error}); run `dvc repro --force d-talker`") from None
+    utterances = []
+    for recording in recordings:
+        if f"{recording.key}/codes" in tensors:
+            ids = tokenizer.encode(recording.text)
+            characters, tokens = spell(tokenizer.decode(ids), tokenizer.char_spans(ids))
+            codes, position = (tensors[f"{recording.key}/{name}"].long() for name in ("codes", "position"))
+            made = Utterance(
+                recording.text, ids, torch.tensor(characters), torch.tensor(tokens), codes, position, recording.key
+            )
+            utterances.append(made)
     return utterances, len(recordings) - len(utterances)
 
 
