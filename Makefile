@@ -19,10 +19,10 @@ export DO_NOT_TRACK := 1
 export UV_PYTHON_DOWNLOADS := never
 
 .DEFAULT_GOAL := help
-.PHONY: help env repro times test check format smoke lock clean distclean
+.PHONY: help env repro times test check format smoke up down bench-runs lock clean distclean
 
 help:  ## show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 env: $(INSTALLED)  ## make or update the environment in .venv
 
@@ -53,6 +53,15 @@ format: $(INSTALLED)  ## put imports and formatting right, and the dependencies 
 
 smoke: $(INSTALLED)  ## run the graph at profile smoke in a copy, a few minutes; params.yaml stays as it is
 	@$(BIN)/python -m pipelines.smoke
+
+up: $(INSTALLED)  ## start the Prefect server, its worker and the MLflow UI; Ctrl-C ends them
+	@$(BIN)/muomni up $(UP)
+
+down: $(INSTALLED)  ## end them where they run in the background (make up UP=--detach)
+	@$(BIN)/muomni down
+
+bench-runs: $(INSTALLED)  ## measure what runs from Prefect cost, and a queue of 20
+	@$(BIN)/python benchmarks/runs.py
 
 # One version of each package for both Pythons, with hashes, and no index address in the file. Versions that are in
 # the file stay where they still fit; `make lock UPGRADE=--upgrade` takes the newest.

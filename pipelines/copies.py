@@ -28,6 +28,7 @@ from dvc.config import Config
 from muomni.errors import UserError
 from pipelines import locks
 from pipelines.run import state_root
+from pipelines.sync import set_aside_all
 
 KEPT_STATES = 8  # unfinished runs whose checkpoints are kept; the oldest beyond go
 
@@ -212,6 +213,7 @@ def prune() -> None:
         shutil.rmtree(root / "copy", ignore_errors=True)
         shutil.rmtree(root / "site", ignore_errors=True)
         if i >= KEPT_STATES or not (root / "state").exists():
+            set_aside_all(root)  # what MLflow has not got yet
             shutil.rmtree(root, ignore_errors=True)
 
 

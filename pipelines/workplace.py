@@ -74,6 +74,7 @@ def settings(api: str | None) -> dict[str, str]:
         "PREFECT_SERVER_ALLOW_EPHEMERAL_MODE": "true",
         "DO_NOT_TRACK": "1",
         "MLFLOW_DISABLE_TELEMETRY": "true",
+        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # evaluations of language models by others: four processes more
         "DVC_NO_ANALYTICS": "1",
     }
     return found | ({"PREFECT_API_URL": api} if api else {})

@@ -1,10 +1,13 @@
 """What several test files share: a small tokenizer, a small model of random weights, and its checkpoint."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from fake_project import make_project
 from registered_models import measure, registered, train
 from small_models import small_omni, small_tokenizer
+from workplace import STEPS, Place
 
 from muomni.checkpoint import make_card, save_checkpoint
 from muomni.omni import Omni
@@ -50,3 +53,16 @@ def home(registration: tuple[Path, dict], monkeypatch: pytest.MonkeyPatch) -> Pa
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "")
     monkeypatch.setenv("MUOMNI_STATE", str(registration[0] / "state"))
     return registration[0]
+
+
+@pytest.fixture(scope="session")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
+    """A workplace that is up, in a project of its own."""
+    folder = tmp_path_factory.mktemp("project")
+    make_project(folder, STEPS)
+    place = Place(folder)
+    place.up()
+    try:
+        yield place
+    finally:
+        place.muomni("down")

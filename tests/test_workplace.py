@@ -1,179 +1,24 @@
 """Runs started as Prefect's page starts them: real server, worker, dvc, MLflow; a small project stands in for ours.
 
-One workplace serves all tests of this file, in their order; each test is about one promise.
+One workplace serves all tests, in their order; each test is about one promise.
 """
 
 import json
 import os
 import signal
-import socket
 import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import httpx
 import psutil
 import pytest
-from fake_project import environment, make_project, run
+from fake_project import run
+from workplace import Place, free_port, quietly, wait
 
-STEPS = 60
-ENDED = ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the workplace ends its processes by Linux's means")
-
-
-def free_port() -> int:
-    """A port that nobody uses now."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return int(server.getsockname()[1])
-
-
-class Place:
-    """A workplace that is up, and its project."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder, self.env = folder, environment(folder)
-        self.port, self.mlflow_port = free_port(), free_port()
-        self.api = f"http://127.0.0.1:{self.port}/api"
-
-    def muomni(self, *words: str) -> subprocess.CompletedProcess[str]:
-        """Run the command."""
-        command = [sys.executable, "-m", "muomni.cli", *words]
-        return subprocess.run(
-            command, cwd=self.folder, env=self.env, capture_output=True, text=True, timeout=240, check=False
-        )
-
-    def up(self) -> None:
-        """Start it in the background."""
-        done = self.muomni("up", "--detach", "--port", str(self.port), "--mlflow-port", str(self.mlflow_port))
-        logs = {p.name: p.read_text()[-1500:] for p in (self.folder / ".muomni/workplace").glob("*.log")}
-        assert done.returncode == 0, (done.stdout, done.stderr, logs)
-        assert f"http://127.0.0.1:{self.port}" in done.stdout and f"http://127.0.0.1:{self.mlflow_port}" in done.stdout
-
-    def get(self, path: str) -> Any:
-        """What the API has there."""
-        answer = httpx.get(f"{self.api}/{path}", timeout=20)
-        answer.raise_for_status()
-        return answer.json()
-
-    def trigger(self, flow: str = "train", **parameters: Any) -> httpx.Response:
-        """What the page does when a person presses Submit."""
-        deployment = self.get(f"deployments/name/{flow}/{flow}")
-        body = {"parameters": parameters, "state": {"type": "SCHEDULED"}}
-        return httpx.post(f"{self.api}/deployments/{deployment['id']}/create_flow_run", json=body, timeout=20)
-
-    def start(self, flow: str = "train", **parameters: Any) -> str:
-        """Start a run and return its id."""
-        answer = self.trigger(flow, **parameters)
-        assert answer.status_code == 201, answer.text
-        return str(answer.json()["id"])
-
-    def state(self, flow_run: str) -> str:
-        """The type of a run's state."""
-        return str(self.get(f"flow_runs/{flow_run}")["state"]["type"])
-
-    def ended(self, flow_run: str, seconds: float = 120) -> str:
-        """Wait for a run's end and return the type of its state."""
-        wait(lambda: self.state(flow_run) in ENDED, seconds, lambda: self.logs(flow_run))
-        return self.state(flow_run)
-
-    def logs(self, flow_run: str) -> str:
-        """What a run said."""
-        wanted = {"logs": {"flow_run_id": {"any_": [flow_run]}}, "sort": "TIMESTAMP_ASC", "limit": 200}
-        return "\n".join(line["message"] for line in httpx.post(f"{self.api}/logs/filter", json=wanted).json())
-
-    def artifacts(self, flow_run: str) -> dict[str, Any]:
-        """The data of a run's artifacts by key."""
-        wanted = {"artifacts": {"flow_run_id": {"any_": [flow_run]}}}
-        return {a["key"]: a["data"] for a in httpx.post(f"{self.api}/artifacts/filter", json=wanted).json()}
-
-    def processes(self) -> list[psutil.Process]:
-        """What works for a run: the flow, dvc, the stages."""
-        return [p for p in psutil.process_iter(["status"]) if self.working(p)]
-
-    def working(self, process: psutil.Process) -> bool:
-        """Whether a process belongs to a run of this project."""
-        try:
-            words = " ".join(process.cmdline())
-            mine = process.environ().get("MUOMNI_STATE", "").startswith(str(self.folder))
-        except psutil.Error:
-            return False
-        at_work = "prefect.engine" in words or "dvc repro" in words or "fake." in words or "workspace" in words
-        return mine and at_work and process.info["status"] != psutil.STATUS_ZOMBIE
-
-    def named(self, words: str) -> psutil.Process:
-        """The process of this project whose command line has some words."""
-        (found,) = [
-            p
-            for p in psutil.process_iter()
-            if words in " ".join(quietly(p.cmdline) or []) and self.mine(p) and "attached" not in p.cmdline()
-        ]
-        return found
-
-    def mine(self, process: psutil.Process) -> bool:
-        """Whether a process has this project's environment."""
-        environ = quietly(process.environ) or {}
-        return str(environ.get("MUOMNI_STATE", "")).startswith(str(self.folder))
-
-    def leftovers(self) -> list[str]:
-        """Copies and locks that are still there."""
-        root = self.folder / ".muomni"
-        copies = [str(p) for p in root.glob("runs/*/copy")] + [str(p) for p in root.glob("runs/*/site")]
-        return copies + [str(p) for p in (self.folder / ".dvc/tmp").glob("*lock*") if p.stat().st_size]
-
-    def training(self, seed: int, seconds: float = 60) -> str:
-        """Start a long run and wait until it trains and has saved its state."""
-        flow_run = self.start(changes={"seed": seed, "a_thinker": {"steps": 4000}})
-        root = self.folder / ".muomni" / "runs"
-        seen = {path for path in root.glob("*/state/state/a-slow/metrics.jsonl")}
-
-        def saved() -> bool:
-            return any(
-                path.stat().st_size > 600
-                for path in root.glob("*/state/state/a-slow/metrics.jsonl")
-                if path not in seen
-            )
-
-        wait(saved, seconds, lambda: self.logs(flow_run))
-        return flow_run
-
-    def mlflow(self) -> list[tuple[str, str]]:
-        """Name and status of all MLflow runs."""
-        with sqlite3.connect(self.folder / "mlruns/mlflow.db") as base:
-            return list(base.execute("select name, status from runs order by start_time"))
-
-
-def quietly(ask: Callable[[], Any]) -> Any:
-    """What a process tells, or None if it is gone."""
-    try:
-        return ask()
-    except psutil.Error:
-        return None
-
-
-def wait(done: Callable[[], bool], seconds: float, explain: Callable[[], object] = lambda: "") -> float:
-    """Wait until something is so; returns how long that took."""
-    begin = time.monotonic()
-    while not done():
-        assert time.monotonic() - begin < seconds, explain()
-        time.sleep(0.1)
-    return time.monotonic() - begin
-
-
-@pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
-    """The workplace."""
-    folder = tmp_path_factory.mktemp("project")
-    make_project(folder, STEPS)
-    place = Place(folder)
-    place.up()
-    try:
-        yield place
-    finally:
-        place.muomni("down")
 
 
 def test_a_second_workplace_and_a_taken_port_are_refused(place: Place, tmp_path: Path) -> None:

@@ -1,0 +1,100 @@
+"""What running from Prefect costs, and whether a queue loses anything: ``make bench-runs``.
+
+A small project with a fake training stands in for ours (tests/fake_project.py), so that what is measured is the way and
+not the work: Prefect, dvc and MLflow are real. Prints JSON.
+"""
+
+import json
+import sqlite3
+import statistics
+import sys
+import tempfile
+import time
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+
+from fake_project import make_project  # noqa: E402
+from workplace import Place  # noqa: E402
+
+RUNS = 20
+STEPS = 60
+
+
+def moment(text: str) -> float:
+    """Unix time of the API's timestamps, seconds."""
+    return datetime.fromisoformat(text).timestamp()
+
+
+def tasks(place: Place, flow_run: str) -> dict[str, Any]:
+    """A run's stages by name."""
+    body = {"flow_runs": {"id": {"any_": [flow_run]}}}
+    found = httpx.post(f"{place.api}/task_runs/filter", json=body, timeout=20).json()
+    return {task["name"]: task for task in found}
+
+
+def to_training(place: Place, seeds: range) -> list[float]:
+    """Seconds from the request to the start of the training stage, other stages being in the cache."""
+    place.ended(place.start(changes={"seed": 1, "a_thinker": {"steps": STEPS}}))
+    found = []
+    for number in seeds:
+        begin = time.time()
+        flow_run = place.start(changes={"seed": 1, "a_thinker": {"steps": STEPS, "lr": 0.001 * (1 + number)}})
+        assert place.ended(flow_run) == "COMPLETED", place.logs(flow_run)
+        found.append(moment(tasks(place, flow_run)["a-slow"]["start_time"]) - begin)
+    return found
+
+
+def queue(place: Place) -> dict[str, Any]:
+    """Start many runs at once."""
+    begin = time.time()
+    started = [place.start(name=f"queued-{i}", changes={"seed": 100 + i}) for i in range(RUNS)]
+    states = [place.ended(flow_run, 60 * RUNS) for flow_run in started]
+    spans = sorted(
+        (moment(r["start_time"]), moment(r["end_time"])) for r in map(lambda i: place.get(f"flow_runs/{i}"), started)
+    )
+    logs = "".join(path.read_text(errors="replace") for path in (place.folder / ".muomni/workplace").glob("*.log"))
+    with sqlite3.connect(place.folder / "mlruns/mlflow.db") as base:
+        rows = base.execute(
+            "select count(*) from metrics m join runs r on r.run_uuid = m.run_uuid "
+            "join tags t on t.run_uuid = r.run_uuid and t.key = 'dvc_exp' and t.value like 'queued-%' "
+            "where r.name = 'a-slow' and m.key = 'loss' group by r.run_uuid"
+        ).fetchall()
+    return {
+        "runs": RUNS,
+        "completed": states.count("COMPLETED"),
+        "two at a time": sum(a[1] > b[0] for a, b in zip(spans, spans[1:], strict=False)),
+        "database is locked": logs.count("database is locked"),
+        "runs in MLflow": len(rows),
+        "points of loss in each, least and most": [min(rows)[0], max(rows)[0]] if rows else [],
+        "points expected": STEPS // 10,
+        "seconds a run": round((time.time() - begin) / RUNS, 1),
+    }
+
+
+def main() -> None:
+    """Measure and print."""
+    with tempfile.TemporaryDirectory() as folder:
+        project = Path(folder) / "project"
+        project.mkdir()
+        make_project(project, STEPS)
+        place = Place(project)
+        place.up()
+        try:
+            seconds = to_training(place, range(5))
+            found = {
+                "request to start of training, s, median of 5": round(statistics.median(seconds), 1),
+                "most": round(max(seconds), 1),
+                "queue": queue(place),
+            }
+        finally:
+            place.muomni("down")
+    print(json.dumps(found, indent=1))
+
+
+if __name__ == "__main__":
+    main()
