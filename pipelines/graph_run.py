@@ -26,9 +26,9 @@ from pipelines import copies
 from pipelines.copies import Copy
 from pipelines.follow import Graph, Progress
 from pipelines.form import applied, chosen
-from pipelines.parent_run import close_parent, open_parent, run_link
+from pipelines.parent_run import close_parent, log_child, open_parent, run_link
 from pipelines.results import Result, Stage, report
-from pipelines.sender import read
+from pipelines.sender import RUN, read
 from pipelines.sync import end_interrupted, set_aside_all
 
 PARAMS = "params.yaml"
@@ -105,6 +105,23 @@ def made_by(copy: Copy, stage: str) -> str | None:
     return str(key) if key else None
 
 
+def log_stage(copy: Copy, stage: str, status: Literal["FINISHED", "FAILED"], began: float) -> None:
+    """Give a stage that trains nothing its run in MLflow: time, memory, and the figures that it measured."""
+    if made_by(copy, stage) or (copy.state / "state" / stage / RUN).exists():
+        return  # it has one of its own
+    spec = yaml.safe_load((copy.folder / "dvc.yaml").read_text(encoding="utf-8"))["stages"].get(stage, {})
+    params = yaml.safe_load((copy.folder / PARAMS).read_text(encoding="utf-8"))
+    names = {str(entry).partition(".")[0] for entry in spec.get("params") or ()}
+    times = read(copy.state / "times" / f"{stage}.json") if status == "FINISHED" else {}
+    metrics: dict[str, float] = {name: float(times[name]) for name in ("seconds", "peak_mb") if name in times}
+    for entry in spec.get("metrics") or () if status == "FINISHED" else ():
+        path = copy.folder / str(next(iter(entry)) if isinstance(entry, dict) else entry)
+        if path.name == "summary.json":
+            metrics |= {name: float(figure["value"]) for name, figure in read(path).items()}
+    own = {name: params[name] for name in sorted(names) if name in params}
+    log_child(copy.root / "stage", copy.parent, stage, own, status=status, started=began, metrics=metrics)
+
+
 def follow(copy: Copy, graph: Graph, may_run: Sequence[str] | None) -> list[Stage]:
     """Show the whole graph, a task a stage.
 
@@ -125,12 +142,18 @@ def follow(copy: Copy, graph: Graph, may_run: Sequence[str] | None) -> list[Stag
         if not turn.cached and may_run is not None and turn.stage not in may_run:
             graph.end()
             raise UserError(f"stage {turn.stage} was not run at this revision with these parameters; `train` it first")
+        stages.append(stage)
         if turn.cached:
             show_cached(turn.stage, graph, copy)
         else:
-            follow_stage(turn.stage, graph)
+            began = time.time()
+            try:
+                follow_stage(turn.stage, graph)
+            except UserError:
+                log_stage(copy, turn.stage, "FAILED", began)
+                raise
+            log_stage(copy, turn.stage, "FINISHED", began)
         stage.seconds, stage.run = time.monotonic() - begin, made_by(copy, turn.stage)
-        stages.append(stage)
     if graph.end():
         raise UserError(f"dvc: {said or 'failed'}")
     return stages
@@ -236,7 +259,7 @@ def artifact_key(text: str) -> str:
 def close(copy: Copy, end: End) -> None:
     """End a run's records in MLflow and remove its copy; its state stays unless it finished."""
     figures = read(copy.folder / "metrics" / "summary.json") if end == "FINISHED" else {}
-    metrics = {name: float(figure["value"]) for name, figure in figures.items()}
+    metrics: dict[str, float] = {name: float(figure["value"]) for name, figure in figures.items()}
     plots = [path for path in (copy.folder / "plots",) if path.is_dir() and end == "FINISHED"]
     close_parent(copy.parent, end, metrics, plots)
     end_interrupted(copy.state, quiet=True)

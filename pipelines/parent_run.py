@@ -21,6 +21,7 @@ from pipelines.sync import claim_parent, set_aside
 
 UI = "MUOMNI_MLFLOW_UI"  # address of MLflow's pages
 OPENING = 10.0  # seconds that a flow waits for the tracker before it goes on
+HURRY = 3.0  # seconds that one waits that was cancelled
 _held: dict[Path, IO[str]] = {}  # what this process owns: gone with it, however it ends
 
 
@@ -93,12 +94,54 @@ def close_parent(
     run = read(folder / RUN)
     if run:
         atomic_write_json(folder / RUN, run | {"status": status, "ended": int(time.time() * 1000)})
-        send_once(folder, tracking.LAST_CHANCE)
+        # Who cancels does not wait: what is not sent in a moment is sent later.
+        send_once(folder, HURRY if status == "KILLED" else tracking.LAST_CHANCE)
         if status == "FINISHED":
             set_aside(folder)
     held = _held.pop(folder, None)
     if held is not None:
         held.close()
+
+
+def log_child(
+    folder: Path,
+    parent: Path,
+    name: str,
+    params: Mapping[str, Any],
+    *,
+    status: Literal["FINISHED", "FAILED"],
+    started: float,
+    metrics: Mapping[str, float],
+) -> None:
+    """Log a stage that tracks nothing itself, data or evaluation, once it has ended.
+
+    Args:
+        folder: an empty or missing folder to work in; removed.
+        parent: as given to `open_parent`.
+        name: of the stage.
+        params: nested parameters, JSON values.
+        status: how it ended.
+        started: when, seconds since 1970.
+        metrics: of the whole stage.
+    """
+    whole = read(parent.absolute() / RUN)
+    if not whole:
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    run = tracking.new_run(name, params, {"revision": whole["tags"]["revision"]}) | {
+        "parent": {key: whole[key] for key in ("key", "stage", "started", "tags")},
+        "started": int(started * 1000),
+        "status": status,
+        "ended": int(time.time() * 1000),
+    }
+    if metrics:
+        file = MetricsFile(folder / METRICS)
+        file.write(0, dict(metrics))
+        file.close()
+    atomic_write_json(folder / RUN, run)
+    send_once(folder, OPENING)
+    set_aside(folder)
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def send_once(folder: Path, seconds: float) -> None:
