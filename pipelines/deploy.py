@@ -13,7 +13,8 @@ from prefect.deployments.runner import EntrypointType
 from prefect.exceptions import ObjectNotFound
 from prefect.workers.process import ProcessWorker
 
-from pipelines.flows import FLOWS, POOL
+from pipelines.flows import FLOWS
+from pipelines.place import POOL
 
 
 def make_pool() -> None:

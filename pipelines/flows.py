@@ -32,7 +32,6 @@ from pipelines.results import embedded
 from pipelines.run import state_root
 from pipelines.versions import CHALLENGER, CHAMPION
 
-POOL = "gpu"
 MOST_RUNS = 64  # of a sweep
 
 

@@ -6,10 +6,10 @@ to anybody either. Settings that are there already stay.
 
 import os
 
-from pipelines import workplace
+from pipelines.place import info, settings
 
-place = workplace.info()
-for name, value in workplace.settings(f"{place['prefect']}/api" if place else None).items():
+place = info()
+for name, value in settings(f"{place['prefect']}/api" if place else None).items():
     os.environ.setdefault(name, value)
 if place:
     os.environ.setdefault("MUOMNI_MLFLOW_UI", place["mlflow"])

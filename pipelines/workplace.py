@@ -5,11 +5,8 @@ nobody. The process that started the others watches them: a worker that died is 
 is gone are told so to Prefect, which would show them as running for ever.
 """
 
-import json
 import os
-import re
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -17,142 +14,20 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import httpx
 
 from muomni.data.files import atomic_write_json
 from muomni.errors import UserError
 from pipelines import copies, locks, reaper
+from pipelines.place import POOL, info, root, settings
+from pipelines.programs import STOP, Program, free, silence
 from pipelines.reaper import reap
 from pipelines.run import state_root
 
-POOL = "gpu"
 LOOPBACK = "127.0.0.1"
 WAIT = 120.0  # seconds until everything must answer
 WATCH = 3.0  # seconds between looks at what runs
-STOP = 20.0  # seconds that a program gets to end
-
-
-def root() -> Path:
-    """Where the workplace keeps its databases, logs and addresses."""
-    return state_root() / "workplace"
-
-
-def info() -> dict[str, Any] | None:
-    """The running workplace's addresses, or None if there is none."""
-    if locks.holder(root() / "lock") is None:
-        return None
-    with suppress(OSError, ValueError):
-        found = json.loads((root() / "workplace.json").read_text(encoding="utf-8"))
-        return found if isinstance(found, dict) else None
-    return None
-
-
-def settings(api: str | None) -> dict[str, str]:
-    """Prefect's and MLflow's settings in the environment: own folders, nothing sent anywhere, quick reactions.
-
-    Args:
-        api: address of the Prefect API; None for a temporary server of each flow.
-    """
-    home = root() / "prefect"
-    home.mkdir(parents=True, exist_ok=True)
-    found = {
-        "PREFECT_HOME": str(home),
-        "PREFECT_PROFILES_PATH": str(home / "profiles.toml"),
-        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-        "PREFECT_UI_STATIC_DIRECTORY": str(root() / "pages"),
-        "PREFECT_SERVER_UI_V2_ENABLED": "false",
-        "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
-        # One run at a time is the rule here, so one that waits is not late.
-        "PREFECT_SERVER_SERVICES_LATE_RUNS_ENABLED": "false",
-        "PREFECT_SERVER_DATABASE_TIMEOUT": "60",
-        "PREFECT_SERVER_DATABASE_CONNECTION_TIMEOUT": "60",
-        "PREFECT_WORKER_QUERY_SECONDS": "2",
-        "PREFECT_WORKER_HEARTBEAT_SECONDS": "10",
-        "PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW": "ignore",
-        "PREFECT_SERVER_ALLOW_EPHEMERAL_MODE": "true",
-        "DO_NOT_TRACK": "1",
-        "MLFLOW_DISABLE_TELEMETRY": "true",
-        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # evaluations of language models by others: four processes more
-        "DVC_NO_ANALYTICS": "1",
-    }
-    return found | ({"PREFECT_API_URL": api} if api else {})
-
-
-def silence(pages: Path) -> None:
-    """Have Prefect's pages report to nobody.
-
-    Those of version 2 ask an analytics service for its settings even where analytics are off. The server lays out
-    copies of its pages in a folder of ours, in which that address becomes one that refuses at once.
-    """
-    for path in pages.rglob("*.js"):
-        text = path.read_text(encoding="utf-8")
-        silent = re.sub(r"https://[\w.-]*amplitude\.com", "http://127.0.0.1:9", text)
-        if silent != text:
-            path.write_text(silent, encoding="utf-8")
-
-
-def free(host: str, port: int, what: str, option: str) -> None:
-    """Make sure that a port can be taken.
-
-    Raises:
-        UserError: if it cannot.
-    """
-    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, port))
-        except OSError as error:
-            raise UserError(f"{host}:{port}: no place for {what} ({error.strerror}); choose with {option}") from None
-
-
-@dataclass
-class Program:
-    """A program of the workplace.
-
-    Attributes:
-        name: also of its log file.
-        command: what to run.
-        process: while it runs.
-    """
-
-    name: str
-    command: list[str]
-    process: subprocess.Popen[bytes] | None = None
-
-    @property
-    def log(self) -> Path:
-        """What it prints."""
-        return root() / f"{self.name}.log"
-
-    def start(self, env: dict[str, str]) -> None:
-        """Start it in a session of its own, so that Ctrl-C reaches it in its turn."""
-        with self.log.open("ab") as log:
-            command = [sys.executable, "-m", "pipelines.attached", str(os.getpid()), *self.command]
-            self.process = subprocess.Popen(
-                command, env=env, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
-            )
-
-    def ended(self) -> bool:
-        """Whether it was started and is gone."""
-        return self.process is not None and self.process.poll() is not None
-
-    def stop(self) -> None:
-        """End it and what it started."""
-        if self.process is None:
-            return
-        for sign in (signal.SIGTERM, signal.SIGKILL):
-            with suppress(ProcessLookupError):
-                os.killpg(self.process.pid, sign)
-            with suppress(subprocess.TimeoutExpired):
-                self.process.wait(STOP)
-                break
-
-    def last_words(self) -> str:
-        """The end of its log, for a message."""
-        lines = self.log.read_text(encoding="utf-8", errors="replace").split("\n") if self.log.exists() else []
-        return next((line.strip() for line in reversed(lines) if line.strip()), "it said nothing")
 
 
 @dataclass
