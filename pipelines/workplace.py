@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import httpx
+import psutil
 
 from muomni.data.files import atomic_write_json
 from muomni.errors import UserError
@@ -161,11 +162,23 @@ class Workplace:
         self.stopping = True
         order = sorted(self.programs, key=lambda program: program.name != "worker")
         for program in order:
+            if program.name == "worker" and program.process is not None:
+                self.end_run(program.process.pid)
             program.stop()
             if program.name == "worker":
                 with suppress(httpx.HTTPError):
                     reap(f"{self.prefect}/api", POOL, state_root())
                     self.tidy()
+
+    def end_run(self, worker: int) -> None:
+        """End the run that a worker has: told to end, the worker itself would wait for it."""
+        for path in reaper.flows_root(state_root()).glob("*"):
+            who = locks.holder(path) or {}
+            with suppress(psutil.Error, KeyError):
+                process = psutil.Process(who["pid"])
+                if worker in [parent.pid for parent in process.parents()]:
+                    process.terminate()
+                    process.wait(STOP)
 
 
 def up(host: str, port: int, mlflow_port: int, say: Callable[[str], None]) -> None:
