@@ -27,7 +27,7 @@ from pipelines.copies import Copy
 from pipelines.follow import Graph, Progress
 from pipelines.form import applied, chosen
 from pipelines.parent_run import close_parent, log_child, open_parent, run_link
-from pipelines.results import Result, Stage, report
+from pipelines.results import Result, Stage, of_champion, report
 from pipelines.sender import RUN, read
 from pipelines.sync import end_interrupted, set_aside_all
 
@@ -224,6 +224,7 @@ def run_graph(
             tags = {"revision": copy.commit, "profile": profile, "dvc_exp": result.experiment}
             key = open_parent(copy.parent, "train", params.model_dump(mode="json"), tags | prefect_tags())
             log.info("revision %s, profile %s, working copy %s", copy.commit[:12], profile, copy.folder)
+            champion = of_champion(params.registry.name)  # before this run may become it
             copies.lay_out(copy, text)
             graph = Graph(copy.folder, targets, copy.env() | {"DVC_EXP_NAME": result.experiment})
             try:
@@ -231,7 +232,7 @@ def run_graph(
             finally:
                 graph.end()
             copies.save_experiment(copy, result.experiment, targets, f"{profile} at {copy.commit[:12]}")
-            page = report(result, copy, params.registry.name, key)
+            page = report(result, copy, champion, key)
             create_markdown_artifact(
                 page, key=artifact_key(f"report-{result.experiment}"), description="what came of it"
             )
@@ -258,11 +259,13 @@ def artifact_key(text: str) -> str:
 
 def close(copy: Copy, end: End) -> None:
     """End a run's records in MLflow and remove its copy; its state stays unless it finished."""
-    figures = read(copy.folder / "metrics" / "summary.json") if end == "FINISHED" else {}
+    if end != "FINISHED":  # the copy goes first: a tracker that is slow must not hold up a cancellation
+        copies.take_away(copy, finished=False)
+        close_parent(copy.parent, end)
+        end_interrupted(copy.state, quiet=True)
+        return
+    figures = read(copy.folder / "metrics" / "summary.json")
     metrics: dict[str, float] = {name: float(figure["value"]) for name, figure in figures.items()}
-    plots = [path for path in (copy.folder / "plots",) if path.is_dir() and end == "FINISHED"]
-    close_parent(copy.parent, end, metrics, plots)
-    end_interrupted(copy.state, quiet=True)
-    if end == "FINISHED":
-        set_aside_all(copy.root)
-    copies.take_away(copy, end == "FINISHED")
+    close_parent(copy.parent, end, metrics, [path for path in (copy.folder / "plots",) if path.is_dir()])
+    set_aside_all(copy.root)
+    copies.take_away(copy, finished=True)

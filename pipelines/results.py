@@ -195,13 +195,13 @@ def stages_table(stages: Sequence[Stage]) -> str:
     return table(["stage", "how", "seconds", "MLflow run of its checkpoint"], rows, right=2)
 
 
-def report(result: Result, copy: Copy, registry: str, parent: str | None) -> str:
+def report(result: Result, copy: Copy, champion: tuple[str, Measured] | None, parent: str | None) -> str:
     """A run's page.
 
     Args:
         result: of the run.
         copy: where it worked; its files are still there.
-        registry: the name of the registered model, for the champion.
+        champion: of before the run, from `of_champion`.
         parent: the key of the whole run in MLflow.
     """
     link = run_link(parent) if parent else None
@@ -222,7 +222,7 @@ def report(result: Result, copy: Copy, registry: str, parent: str | None) -> str
         ]
     new = measured(copy.folder / "metrics")
     if new is not None:
-        champion, base = of_champion(registry), of_base(copy)
+        base = of_base(copy)
         others = {f"champion, {champion[0]}": champion[1]} if champion else {}
         others |= {f"base, {result.revision[:12]}": base} if base else {}
         missing = ([] if champion else ["there is no champion"]) + (
