@@ -15,7 +15,7 @@ from muomni.device import Device
 from muomni.errors import UserError
 from muomni.media import save_audio
 from muomni.mel import MelConfig
-from muomni.talker import Talker, TalkerConfig, spell
+from muomni.talker import Talker, TalkerConfig
 from muomni.thinker import Thinker
 from muomni.tokenizer import Tokenizer
 from muomni.train.loop import TrainConfig
@@ -26,6 +26,7 @@ from muomni.train.speaking import (
     gather_states,
     prepare_utterances,
     save_alignments,
+    spelled,
     talker_loss,
 )
 from muomni.vocoder import GriffinLim, VocoderConfig
@@ -130,20 +131,17 @@ class TalkerTask:
     def speak(self, text: str, seed: int = 0) -> Tensor:
         """A text as a waveform ``[samples]``."""
         device = self.talker.advance.weight.device
-        ids = self.tokenizer.encode(text)
-        rows = [self.make(text, ids)]
+        rows = [self.make(text)]
         batch = {key: value.to(device) for key, value in self.collate(rows, 0.0, torch.Generator()).items()}
         rng = torch.Generator().manual_seed(seed)
         codes, _ = self.talker.generate(batch["characters"][0], self.states(batch)[0], rng)
         return self.vocoder(self.codec.decode(codes[None])[0].cpu().float())
 
-    def make(self, text: str, ids: list[int]) -> Utterance:
+    def make(self, text: str) -> Utterance:
         """A text without a recording."""
-        characters, tokens = spell(self.tokenizer.decode(ids), self.tokenizer.char_spans(ids))
+        ids, characters, tokens = spelled(text, self.tokenizer)
         none = torch.zeros(1, self.talker.cfg.codebooks, dtype=torch.int64)
-        return Utterance(
-            text, ids, torch.tensor(characters), torch.tensor(tokens), none, torch.zeros(1, dtype=torch.int64), ""
-        )
+        return Utterance(text, ids, characters, tokens, none, torch.zeros(1, dtype=torch.int64), "")
 
     def samples(self, step: int, folder: Path) -> None:
         """The first held-out sentences, spoken."""

@@ -45,6 +45,13 @@ class Utterance:
     key: str
 
 
+def spelled(text: str, tokenizer: Tokenizer) -> tuple[list[int], Tensor, Tensor]:
+    """A text's token ids, its characters ``[N]`` int64, and which token spells each ``[N]`` int64."""
+    ids = tokenizer.encode(text)
+    characters, tokens = spell(tokenizer.decode(ids), tokenizer.char_spans(ids))
+    return ids, torch.tensor(characters), torch.tensor(tokens)
+
+
 @torch.no_grad()
 def prepare_utterances(
     recordings: Sequence[Recording],
@@ -73,23 +80,12 @@ def prepare_utterances(
             states, state_lengths = encoder(mels.to(device.device), lengths.to(device.device))
             log_probs = head(states).cpu()  # [B, S, C + 1]
         for row, recording in enumerate(part):
-            ids = tokenizer.encode(recording.text)
-            characters, tokens = spell(tokenizer.decode(ids), tokenizer.char_spans(ids))
+            ids, characters, tokens = spelled(recording.text, tokenizer)
             codes = codec.encode(recording.mel[::2].float().to(device.device)).cpu()  # [T, Q]
             slots = int(state_lengths[row]) * head.slots
-            position = align(log_probs[row, :slots], characters, len(codes))
+            position = align(log_probs[row, :slots], characters.tolist(), len(codes))
             if position is not None:
-                utterances.append(
-                    Utterance(
-                        recording.text,
-                        ids,
-                        torch.tensor(characters),
-                        torch.tensor(tokens),
-                        codes,
-                        position,
-                        recording.key,
-                    )
-                )
+                utterances.append(Utterance(recording.text, ids, characters, tokens, codes, position, recording.key))
     return utterances, len(recordings) - len(utterances)
 
 
@@ -124,12 +120,9 @@ def aligned_utterances(
     utterances = []
     for recording in recordings:
         if f"{recording.key}/codes" in tensors:
-            ids = tokenizer.encode(recording.text)
-            characters, tokens = spell(tokenizer.decode(ids), tokenizer.char_spans(ids))
+            ids, characters, tokens = spelled(recording.text, tokenizer)
             codes, position = (tensors[f"{recording.key}/{name}"].long() for name in ("codes", "position"))
-            made = Utterance(
-                recording.text, ids, torch.tensor(characters), torch.tensor(tokens), codes, position, recording.key
-            )
+            made = Utterance(recording.text, ids, characters, tokens, codes, position, recording.key)
             utterances.append(made)
     return utterances, len(recordings) - len(utterances)
 
