@@ -87,7 +87,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
         with ShardWriter(root / "mels", split, 100) as writer:
             for n, text in enumerate([*TEXTS, "far too many words for such a very short recording of nothing"]):
                 mel = log_mel(torch.from_numpy(wave(n, 0.2 if n == 4 else 1.0)), MEL).numpy().astype(np.float16)
-                about = {"text": text, "speaker": "hibari", "seconds": 1.0, "kind": "statement", "key": f"k{n}"}
+                about = {"text": text, "speaker": "hibari", "seconds": 1.0, "kind": "statement", "key": f"k{n % 2}"}
                 writer.write(f"{split}-{n}", {"npy": mel, "json": about})
         made["mels"][split] = writer.shards
         with ShardWriter(root / "images", split, 100) as writer:
@@ -216,11 +216,11 @@ def aligned(data: Path, tokenizer: Tokenizer) -> Path:
         parts = (Codec(CODEC), AudioEncoder(AUDIO), CTCHead(AUDIO))
         recordings = load_recordings(data / "mels", "train", "hibari")
         utterances, left_out = prepare_utterances(recordings, tokenizer, *parts, CPU)
-        save_alignments(path, utterances)
+        save_alignments(path, utterances, recordings)
         again, same = aligned_utterances(path, recordings, tokenizer)
         assert same == left_out == 1
         for one, other in zip(utterances, again, strict=True):
-            assert (one.key, one.ids) == (other.key, other.ids)
+            assert (one.number, one.ids) == (other.number, other.ids)
             for name in ("characters", "tokens", "codes", "position"):
                 assert torch.equal(getattr(one, name), getattr(other, name)), name
     return path
@@ -324,8 +324,10 @@ def test_a_task_without_conversations_in_the_mixture_is_an_error(data: Path, sma
 
 
 def test_stage_e_needs_the_alignments_of_stage_d(data: Path, small: tuple[Omni, Tokenizer], tmp_path: Path) -> None:
-    aligned(data, small[1])
+    path = aligned(data, small[1])
     recordings = load_recordings(data / "mels", "train", "hibari")
+    with pytest.raises(UserError, match="made of other recordings"):
+        aligned_utterances(path, recordings[::-1], small[1])
     with pytest.raises(UserError, match="no alignments there .*run `dvc repro --force d-talker`"):
         aligned_utterances(tmp_path / ALIGNMENTS, recordings, small[1])
     (tmp_path / ALIGNMENTS).write_bytes(b"broken")

@@ -79,14 +79,14 @@ class TalkerTask:
             if not parts[split]:
                 raise UserError(f"d_talker.speaker: no usable recording of '{cfg.speaker}' in the {split} split")
             if split == "train":
-                self.left_out = left_out
+                self.recordings, self.left_out = recordings, left_out
         self.train, self.valid = parts["train"], parts["valid"]
         self.vocoder = GriffinLim(mel, vocoder)
         self.buckets = Buckets([len(u.codes) for u in self.train], cfg.batch_size, seed)
 
     def save_alignments(self, folder: Path) -> Path:
         """Write the training recordings' codes and alignment, which stage E learns from too; returns the file."""
-        save_alignments(folder / ALIGNMENTS, self.train)
+        save_alignments(folder / ALIGNMENTS, self.train, self.recordings)
         return folder / ALIGNMENTS
 
     def collate(self, rows: Sequence[Utterance], noise: float, rng: torch.Generator) -> dict[str, Tensor]:
@@ -141,7 +141,7 @@ class TalkerTask:
         """A text without a recording."""
         ids, characters, tokens = spelled(text, self.tokenizer)
         none = torch.zeros(1, self.talker.cfg.codebooks, dtype=torch.int64)
-        return Utterance(text, ids, characters, tokens, none, torch.zeros(1, dtype=torch.int64), "")
+        return Utterance(text, ids, characters, tokens, none, torch.zeros(1, dtype=torch.int64), -1)
 
     def samples(self, step: int, folder: Path) -> None:
         """The first held-out sentences, spoken."""

@@ -1,13 +1,14 @@
 """Teaching the Talker: examples with their alignment, batches, losses. Shared by stage D and stage E."""
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch import Tensor
 
 from muomni.alignment import align
@@ -33,7 +34,7 @@ class Utterance:
         characters: ``[N]`` int64, and ``tokens`` ``[N]``, which token spells each.
         codes: ``[T, Q]`` int64.
         position: ``[T]`` int64, the character of each frame.
-        key: of the recording.
+        number: of the recording, in the order of its split.
     """
 
     text: str
@@ -42,7 +43,7 @@ class Utterance:
     tokens: Tensor
     codes: Tensor
     position: Tensor
-    key: str
+    number: int
 
 
 def spelled(text: str, tokenizer: Tokenizer) -> tuple[list[int], Tensor, Tensor]:
@@ -85,45 +86,53 @@ def prepare_utterances(
             slots = int(state_lengths[row]) * head.slots
             position = align(log_probs[row, :slots], characters.tolist(), len(codes))
             if position is not None:
-                utterances.append(Utterance(recording.text, ids, characters, tokens, codes, position, recording.key))
+                utterances.append(Utterance(recording.text, ids, characters, tokens, codes, position, at + row))
     return utterances, len(recordings) - len(utterances)
 
 
-def save_alignments(path: Path, utterances: Sequence[Utterance]) -> None:
-    """Write codes and positions of utterances, int32 by ``<recording>/codes`` and ``<recording>/position``."""
+def texts_digest(texts: Sequence[str]) -> str:
+    """A hash of texts in their order."""
+    return hashlib.sha256("\n".join(texts).encode()).hexdigest()
+
+
+def save_alignments(path: Path, utterances: Sequence[Utterance], recordings: Sequence[Recording]) -> None:
+    """Write what `prepare_utterances` found out: int32 ``<number>/codes`` and ``<number>/position``."""
     tensors: dict[str, Tensor] = {}
     for u in utterances:
-        tensors |= {f"{u.key}/codes": u.codes.to(torch.int32), f"{u.key}/position": u.position.to(torch.int32)}
-    save_file(tensors, path)
+        tensors |= {f"{u.number}/codes": u.codes.to(torch.int32), f"{u.number}/position": u.position.to(torch.int32)}
+    save_file(tensors, path, {"texts": texts_digest([r.text for r in recordings])})
 
 
 def aligned_utterances(
     path: Path, recordings: Sequence[Recording], tokenizer: Tokenizer
 ) -> tuple[list[Utterance], int]:
-    """The utterances that `prepare_utterances` made of recordings and `save_alignments` wrote.
+    """What `prepare_utterances` returned, from what `save_alignments` wrote.
 
     Args:
-        path: what was written.
-        recordings: some or all of them.
+        path: the file.
+        recordings: the same as then, in the same order.
         tokenizer: of the texts, the same as then.
 
-    Returns:
-        As `prepare_utterances`: recordings that are not in the file are left out.
-
     Raises:
-        UserError: if the file is missing or damaged.
+        UserError: if the file is missing or damaged, or made of other recordings.
     """
+    again = "run `dvc repro --force d-talker`"
     try:
-        tensors = load_file(path)
+        with safe_open(path, "pt") as file:
+            made_of = (file.metadata() or {}).get("texts")
+            tensors = {name: file.get_tensor(name).long() for name in file.keys()}  # noqa: SIM118  # no mapping
     except (OSError, SafetensorError) as error:
-        raise UserError(f"{path}: no alignments there ({error}); run `dvc repro --force d-talker`") from None
+        raise UserError(f"{path}: no alignments there ({error}); {again}") from None
+    if made_of != texts_digest([r.text for r in recordings]):
+        raise UserError(
+            f"{path}: made of other recordings than these; give d_talker and e_omni one speaker, and {again}"
+        )
     utterances = []
-    for recording in recordings:
-        if f"{recording.key}/codes" in tensors:
+    for number, recording in enumerate(recordings):
+        if f"{number}/codes" in tensors:
             ids, characters, tokens = spelled(recording.text, tokenizer)
-            codes, position = (tensors[f"{recording.key}/{name}"].long() for name in ("codes", "position"))
-            made = Utterance(recording.text, ids, characters, tokens, codes, position, recording.key)
-            utterances.append(made)
+            codes, position = (tensors[f"{number}/{name}"] for name in ("codes", "position"))
+            utterances.append(Utterance(recording.text, ids, characters, tokens, codes, position, number))
     return utterances, len(recordings) - len(utterances)
 
 
