@@ -53,9 +53,15 @@ def git(folder: Path, *words: str | Path) -> str:
     return command("git", *words, cwd=folder).rstrip("\n")
 
 
+def for_dvc() -> dict[str, str]:
+    """The environment of dvc: its stages say ``python`` and mean the one that runs this."""
+    path = os.pathsep.join(filter(None, (str(Path(sys.executable).parent), os.environ.get("PATH"))))
+    return os.environ | {"PATH": path, "DVC_NO_ANALYTICS": "1"}
+
+
 def dvc(folder: Path, *words: str | Path) -> str:
     """What dvc prints in a folder; raises as `command` does."""
-    return command(sys.executable, "-m", "dvc", *words, cwd=folder, env=os.environ | {"DVC_NO_ANALYTICS": "1"})
+    return command(sys.executable, "-m", "dvc", *words, cwd=folder, env=for_dvc())
 
 
 def resolve(checkout: Path, revision: str) -> str:
@@ -140,13 +146,12 @@ class Copy:
 
     def env(self) -> dict[str, str]:
         """The environment of what runs in the copy: its own code, its own state, the checkout's tracking."""
-        return os.environ | {
+        return for_dvc() | {
             "MUOMNI_STATE": str(self.state),
             "MUOMNI_CHECKOUT": str(self.checkout),
             "MUOMNI_PARENT": str(self.parent),
             "PYTHONPATH": os.pathsep.join(filter(None, (str(self.folder), os.environ.get("PYTHONPATH")))),
             "PYTHONUNBUFFERED": "1",
-            "DVC_NO_ANALYTICS": "1",
         }
 
 
