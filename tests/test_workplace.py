@@ -85,9 +85,9 @@ def test_stages_from_the_cache_are_shown_as_such(place: Place) -> None:
     assert sorted(task["name"] for task in tasks) == ["a-slow (cached)", "evaluate (cached)", "words (cached)"]
     assert {task["state"]["name"] for task in tasks} == {"Cached"}
     taken = place.start(name="second", changes={"seed": 5})
-    assert place.ended(taken) == "FAILED" and "there is an experiment of this name" in place.logs(taken)
+    assert place.ended(taken) == "FAILED" and "there is an experiment of this name" in place.reason(taken)
     unknown = place.start(revision="no-such-branch")
-    assert place.ended(unknown) == "FAILED" and "no such commit, tag, branch or experiment" in place.logs(unknown)
+    assert place.ended(unknown) == "FAILED" and "no such commit, tag, branch or experiment" in place.reason(unknown)
 
 
 def test_cancelling_ends_everything_and_the_same_run_goes_on(place: Place) -> None:
@@ -147,7 +147,7 @@ def test_the_same_run_twice_at_once_is_refused(place: Place) -> None:
 
 def test_a_sweep_queues_its_runs_one_after_another(place: Place) -> None:
     bad = place.start("sweep", axes=[{"key": "a_thinker.lr", "values": ["0.1", "7"]}])
-    assert place.ended(bad) == "FAILED" and "a_thinker.lr" in place.logs(bad)
+    assert place.ended(bad) == "FAILED" and "a_thinker.lr" in place.reason(bad)
     sweep = place.start("sweep", name="rates", axes=[{"key": "a_thinker.lr", "values": ["0.1", "0.2"]}])
     assert place.ended(sweep) == "COMPLETED", place.logs(sweep)
     wanted = {"flow_runs": {"name": {"any_": ["rates-1", "rates-2"]}}}

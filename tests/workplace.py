@@ -1,5 +1,6 @@
 """A workplace that is up, and what tests ask it: real server, worker, dvc and MLflow; a small project stands in."""
 
+import fcntl
 import socket
 import sqlite3
 import subprocess
@@ -12,6 +13,8 @@ from typing import Any
 import httpx
 import psutil
 from fake_project import environment
+
+from pipelines import locks
 
 STEPS = 60
 ENDED = ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
@@ -77,6 +80,10 @@ class Place:
         wanted = {"logs": {"flow_run_id": {"any_": [flow_run]}}, "sort": "TIMESTAMP_ASC", "limit": 200}
         return "\n".join(line["message"] for line in httpx.post(f"{self.api}/logs/filter", json=wanted).json())
 
+    def reason(self, flow_run: str) -> str:
+        """Why a run is in its state."""
+        return str(self.get(f"flow_runs/{flow_run}")["state"]["message"])
+
     def artifacts(self, flow_run: str) -> dict[str, Any]:
         """The data of a run's artifacts by key."""
         wanted = {"artifacts": {"flow_run_id": {"any_": [flow_run]}}}
@@ -111,23 +118,26 @@ class Place:
         return str(environ.get("MUOMNI_STATE", "")).startswith(str(self.folder))
 
     def leftovers(self) -> list[str]:
-        """Copies and locks that are still there."""
+        """Copies that are still there, and locks that are held."""
         root = self.folder / ".muomni"
-        copies = [str(p) for p in root.glob("runs/*/copy")] + [str(p) for p in root.glob("runs/*/site")]
-        return copies + [str(p) for p in (self.folder / ".dvc/tmp").glob("*lock*") if p.stat().st_size]
+        found = [path for name in ("copy", "site") for path in root.glob(f"runs/*/{name}")]
+        found += [path for path in root.glob("runs/*/lock") if locks.holder(path) is not None]
+        for path in root.glob("runs/*/state/state/*.lock"):
+            with path.open("a") as file:
+                try:
+                    fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except OSError:
+                    found.append(path)
+        return [str(path) for path in found]
 
     def training(self, seed: int, seconds: float = 60) -> str:
         """Start a long run and wait until it trains and has saved its state."""
+        begin = time.time()
         flow_run = self.start(changes={"seed": seed, "a_thinker": {"steps": 4000}})
-        root = self.folder / ".muomni" / "runs"
-        seen = {path for path in root.glob("*/state/state/a-slow/metrics.jsonl")}
 
         def saved() -> bool:
-            return any(
-                path.stat().st_size > 600
-                for path in root.glob("*/state/state/a-slow/metrics.jsonl")
-                if path not in seen
-            )
+            files = (self.folder / ".muomni/runs").glob("*/state/state/a-slow/metrics.jsonl")
+            return any(path.stat().st_mtime > begin and path.stat().st_size > 600 for path in files)
 
         wait(saved, seconds, lambda: self.logs(flow_run))
         return flow_run
