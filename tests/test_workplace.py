@@ -163,8 +163,9 @@ def test_a_sweep_queues_its_runs_one_after_another(place: Place) -> None:
 
 def test_nothing_is_measured_that_was_not_trained(place: Place) -> None:
     assert place.ended(place.start("evaluate", revision="first", name="measured")) == "COMPLETED"
-    never = place.start("evaluate", revision="HEAD", changes={}, profile="smoke", name="never")
-    assert place.ended(never) in ("FAILED", "COMPLETED")
+    never = place.start("evaluate", name="never")
+    assert place.ended(never) == "FAILED"
+    assert "stage a-slow was not run at this revision with these parameters" in place.reason(never)
 
 
 def test_down_ends_everything(place: Place) -> None:
