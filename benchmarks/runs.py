@@ -14,8 +14,6 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-import httpx
-
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
 from fake_project import make_project  # noqa: E402
@@ -30,13 +28,6 @@ def moment(text: str) -> float:
     return datetime.fromisoformat(text).timestamp()
 
 
-def tasks(place: Place, flow_run: str) -> dict[str, Any]:
-    """A run's stages by name."""
-    body = {"flow_runs": {"id": {"any_": [flow_run]}}}
-    found = httpx.post(f"{place.api}/task_runs/filter", json=body, timeout=20).json()
-    return {task["name"]: task for task in found}
-
-
 def to_training(place: Place, seeds: range) -> list[float]:
     """Seconds from the request to the start of the training stage, other stages being in the cache."""
     place.ended(place.start(changes={"seed": 1, "a_thinker": {"steps": STEPS}}))
@@ -45,7 +36,8 @@ def to_training(place: Place, seeds: range) -> list[float]:
         begin = time.time()
         flow_run = place.start(changes={"seed": 1, "a_thinker": {"steps": STEPS, "lr": 0.001 * (1 + number)}})
         assert place.ended(flow_run) == "COMPLETED", place.logs(flow_run)
-        found.append(moment(tasks(place, flow_run)["a-slow"]["start_time"]) - begin)
+        (training,) = [task for task in place.tasks(flow_run) if task["name"] == "a-slow"]
+        found.append(moment(training["start_time"]) - begin)
     return found
 
 

@@ -11,7 +11,7 @@ from types import NoneType, UnionType
 from typing import Annotated, Any, Union, cast, get_args, get_origin
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, create_model
+from pydantic import BaseModel, ConfigDict, Field, create_model, model_serializer
 from pydantic.fields import FieldInfo
 
 from muomni.config import near, parse
@@ -27,6 +27,17 @@ class Changes(BaseModel):
     """What a run changes of its profile. Fields that stay empty change nothing."""
 
     model_config = ConfigDict(extra="forbid")
+
+    @model_serializer
+    def filled_in(self) -> dict[str, Any]:
+        """Only what was filled in: the form's page sends what it got, and null is no value of any parameter."""
+        found: dict[str, Any] = {}
+        for name in type(self).model_fields:
+            value = getattr(self, name)
+            value = value.filled_in() if isinstance(value, Changes) else value
+            if value is not None and value != {}:
+                found[name] = value
+        return found
 
 
 def without_default(schema: dict[str, Any]) -> None:
@@ -78,8 +89,7 @@ def chosen(changes: BaseModel | Mapping[str, Any] | None) -> dict[str, Any]:
     """What was filled in, as nested plain values."""
     if changes is None:
         return {}
-    found = changes.model_dump(mode="json", exclude_none=True) if isinstance(changes, BaseModel) else dict(changes)
-    return {key: value for key, value in found.items() if value != {}}
+    return changes.model_dump(mode="json") if isinstance(changes, BaseModel) else dict(changes)
 
 
 def applied(text: str, changes: BaseModel | Mapping[str, Any] | None, where: str) -> tuple[str, Params]:

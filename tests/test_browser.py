@@ -3,14 +3,16 @@
 With ``MUOMNI_SCREENSHOTS`` naming a folder, the pictures of docs/runs.md are taken.
 """
 
+import json
 import os
 import shutil
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 from fake_project import ROOT, run
+from mlflow.tracking import MlflowClient
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 from workplace import Place
 
@@ -70,14 +72,77 @@ def picture(page: Page, name: str) -> None:
         page.screenshot(path=Path(folder) / f"{name}.png")
 
 
+def open_form(page: Page, place: Place) -> None:
+    """Go to the run form of `train`, as a person does."""
+    page.goto(f"{place.api.removesuffix('/api')}/deployments")
+    page.locator("a[href*='/deployments/deployment/']", has_text="train").first.click()
+    page.get_by_role("button", name="Run", exact=True).first.click()
+    page.get_by_text("Custom run").first.click()
+    page.get_by_role("button", name="Submit").wait_for()
+
+
+def choose(page: Page, number: int, option: str) -> None:
+    """Choose from the form's drop-down list with a number."""
+    control = page.locator(".p-select-button__control").nth(number)
+    control.focus()
+    page.keyboard.press("Space")
+    page.locator(".p-select-option", has_text=option).first.click()
+    expect(control).to_have_text(option)
+
+
+def start_by_form(page: Page, place: Place, seed: int) -> None:
+    """Start profile smoke with a seed, and wait for the run's end on its page."""
+    open_form(page, place)
+    choose(page, 0, "smoke")
+    page.locator("input[type=number]").first.fill(str(seed))
+    page.get_by_role("button", name="Submit").click()
+    page.locator("a[href*='/runs/flow-run/']").first.click()
+    page.get_by_text("Running", exact=True).first.wait_for()
+
+
 def test_from_the_form_to_the_report_and_two_versions_side_by_side(real: Place, browser: Browser) -> None:
     foreign: list[str] = []
     page = open_page(browser, foreign)
-    page.goto(f"{real.api.removesuffix('/api')}/deployments")
-    page.get_by_role("link", name="train", exact=True).first.click()
-    page.get_by_role("button", name="Run", exact=True).click()
-    page.get_by_text("Custom run").click()
-    page.screenshot(path="/tmp/s1.png")
-    assert subprocess  # placeholder while the page is explored
-    assert not foreign
-    expect(page).to_have_title("x")
+    page.set_default_timeout(60_000)
+    open_form(page, real)
+    picture(page, "form")
+    page.locator("input[type=number]").first.fill("-1")
+    page.get_by_role("button", name="Submit").click()
+    expect(page.get_by_text("-1 is less than the minimum of 0").first).to_be_visible()
+
+    start_by_form(page, real, 1)
+    page.get_by_text("Task Runs", exact=True).last.click()
+    expect(page.get_by_text("corpus-images").first).to_be_visible()
+    page.get_by_text("a-thinker").first.wait_for(timeout=WHOLE_RUN)
+    picture(page, "running")
+    page.get_by_text("Completed", exact=True).first.wait_for(timeout=WHOLE_RUN)
+    page.get_by_text("Artifacts", exact=True).last.click()
+    page.locator("a[href*='/artifacts/artifact/']", has_text="report-").first.click()
+    expect(page.get_by_role("heading", name="Figures")).to_be_visible()
+    curves = page.locator("img[alt*='loss']")
+    expect(curves).to_be_visible()
+    assert curves.evaluate("e => e.naturalWidth") > 500
+    sound = page.locator("audio")
+    sound.wait_for()
+    page.wait_for_function("document.querySelector('audio').duration > 0.2")
+    assert "accuracy" in page.inner_text("body") and "there is no champion" in page.inner_text("body")
+    picture(page, "report")
+    curves.scroll_into_view_if_needed()
+    picture(page, "curves")
+
+    second = real.start(profile="smoke", changes={"seed": 1, "e_omni": {"lr": 0.003}})
+    assert real.ended(second, WHOLE_RUN / 1000) == "COMPLETED", real.logs(second)
+    names = {t["name"] for t in real.tasks(second)}
+    assert {"a-thinker (cached)", "e-omni", "evaluate", "register"} <= names, names
+
+    client = MlflowClient(f"sqlite:///{real.folder}/mlruns/mlflow.db")
+    versions = sorted(client.search_model_versions("name = 'muomni'"), key=lambda version: int(version.version))
+    assert [version.version for version in versions] in (["1", "2"], [1, 2])
+    runs = json.dumps({version.run_id: str(version.version) for version in versions})
+    ui = f"http://127.0.0.1:{real.mlflow_port}"
+    page.goto(f"{ui}/#/compare-model-versions?name={quote(json.dumps('muomni'))}&runs={quote(runs)}")
+    expect(page.get_by_text("dictation_cer").first).to_be_visible()
+    for version in versions:
+        assert version.run_id in page.inner_text("body")
+    picture(page, "compare")
+    assert not foreign, foreign

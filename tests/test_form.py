@@ -65,6 +65,14 @@ def test_changes_are_applied_and_nothing_else() -> None:
     assert applied(TEXT, {"a_thinker": {"steps": params_steps()}}, "x")[0] == TEXT, "nor does the same value"
 
 
+def test_an_empty_form_is_an_empty_object() -> None:
+    """The page sends what it was given as default; a null in it would be refused."""
+    assert ParamChanges().model_dump() == {} and ParamChanges().model_dump_json() == "{}"
+    from pipelines.flows import train
+
+    assert train.parameters.properties["changes"]["default"] == {}
+
+
 def params_steps() -> int:
     """The steps that params.yaml has."""
     return int(yaml.safe_load(TEXT)["a_thinker"]["steps"])

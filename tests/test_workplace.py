@@ -58,10 +58,7 @@ def test_a_run_works_in_a_copy_and_its_result_comes_home(place: Place) -> None:
     assert run(place.folder, "git", "status", "--porcelain") == before
     assert not (place.folder / "data/words.txt").exists() and not place.leftovers()
     assert not list((place.folder / ".muomni/runs").glob("*/state")), "nothing to resume after success"
-    tasks = httpx.post(
-        f"{place.api}/task_runs/filter",
-        json={"flow_runs": {"id": {"any_": [first]}}, "sort": "EXPECTED_START_TIME_ASC"},
-    ).json()
+    tasks = place.tasks(first)
     assert [task["name"] for task in tasks] == ["words", "a-slow", "evaluate"]
     found = place.artifacts(first)
     assert found["progress-a-slow"] == 100.0
@@ -81,7 +78,7 @@ def test_a_run_works_in_a_copy_and_its_result_comes_home(place: Place) -> None:
 def test_stages_from_the_cache_are_shown_as_such(place: Place) -> None:
     second = place.start(name="second", changes={"seed": 5})
     assert place.ended(second) == "COMPLETED", place.logs(second)
-    tasks = httpx.post(f"{place.api}/task_runs/filter", json={"flow_runs": {"id": {"any_": [second]}}}).json()
+    tasks = place.tasks(second)
     assert sorted(task["name"] for task in tasks) == ["a-slow (cached)", "evaluate (cached)", "words (cached)"]
     assert {task["state"]["name"] for task in tasks} == {"Cached"}
     taken = place.start(name="second", changes={"seed": 5})

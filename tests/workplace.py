@@ -80,6 +80,12 @@ class Place:
         wanted = {"logs": {"flow_run_id": {"any_": [flow_run]}}, "sort": "TIMESTAMP_ASC", "limit": 200}
         return "\n".join(line["message"] for line in httpx.post(f"{self.api}/logs/filter", json=wanted).json())
 
+    def tasks(self, flow_run: str) -> list[Any]:
+        """The tasks of a run, one a stage, in their order."""
+        wanted = {"flow_runs": {"id": {"any_": [flow_run]}}, "sort": "EXPECTED_START_TIME_ASC"}
+        found: list[Any] = httpx.post(f"{self.api}/task_runs/filter", json=wanted, timeout=20).json()
+        return found
+
     def reason(self, flow_run: str) -> str:
         """Why a run is in its state."""
         return str(self.get(f"flow_runs/{flow_run}")["state"]["message"])
