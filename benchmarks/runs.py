@@ -4,9 +4,12 @@ A small project with a fake training stands in for ours (tests/fake_project.py),
 not the work: Prefect, dvc and MLflow are real. Prints JSON.
 """
 
+import argparse
 import json
+import shutil
 import sqlite3
 import statistics
+import subprocess
 import sys
 import tempfile
 import time
@@ -16,8 +19,10 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
-from fake_project import make_project  # noqa: E402
+from fake_project import ROOT, environment, make_project, run  # noqa: E402
 from workplace import Place  # noqa: E402
+
+from pipelines.smoke import copy_checkout  # noqa: E402
 
 RUNS = 20
 STEPS = 60
@@ -68,8 +73,51 @@ def queue(place: Place) -> dict[str, Any]:
     }
 
 
+def fresh_copy(folder: Path) -> Path:
+    """This checkout as it is, committed, with profile smoke, no cache and no runs."""
+    copy_checkout(ROOT, folder)
+    shutil.copy(folder / "profiles" / "smoke.yaml", folder / "params.yaml")
+    run(folder, "git", "init", "--quiet", "--initial-branch=main")
+    for name, value in (("user.name", "A Person"), ("user.email", "person@localhost")):
+        run(folder, "git", "config", name, value)
+    run(folder, "git", "add", "--all")
+    run(folder, "git", "commit", "--quiet", "--message", "As it is")
+    return folder
+
+
+def share(parent: Path, rounds: int) -> dict[str, Any]:
+    """Seconds of the real graph at profile smoke, by `dvc repro` and as a run from Prefect, one after the other."""
+    found: dict[str, list[float]] = {"dvc repro": [], "run from Prefect": []}
+    for number in range(rounds):
+        plain = fresh_copy(parent / f"plain-{number}")
+        begin = time.time()
+        env = environment(plain) | {"PYTHONPATH": str(plain)}
+        subprocess.run([sys.executable, "-m", "dvc", "repro"], cwd=plain, env=env, check=True, capture_output=True)
+        found["dvc repro"].append(round(time.time() - begin, 1))
+        place = Place(fresh_copy(parent / f"prefect-{number}"))
+        place.up()
+        try:
+            begin = time.time()
+            flow_run = place.start()
+            assert place.ended(flow_run, 1800) == "COMPLETED", place.logs(flow_run)
+            found["run from Prefect"].append(round(time.time() - begin, 1))
+        finally:
+            place.muomni("down")
+    more = statistics.median(found["run from Prefect"]) - statistics.median(found["dvc repro"])
+    return found | {"more, s": round(more, 1)}
+
+
 def main() -> None:
     """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument(
+        "--share", type=int, default=0, metavar="N", help="compare N whole runs at profile smoke instead"
+    )
+    options = parser.parse_args()
+    if options.share:
+        with tempfile.TemporaryDirectory() as folder:
+            print(json.dumps(share(Path(folder), options.share), indent=1))
+        return
     with tempfile.TemporaryDirectory() as folder:
         project = Path(folder) / "project"
         project.mkdir()
