@@ -8,10 +8,10 @@ sections must have in common is checked when the run starts.
 from collections.abc import Mapping
 from functools import cache
 from types import NoneType, UnionType
-from typing import Annotated, Any, Union, cast, get_args, get_origin
+from typing import Annotated, Any, Literal, Union, cast, get_args, get_origin
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, create_model, model_serializer
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, create_model, model_serializer
 from pydantic.fields import FieldInfo
 
 from muomni.config import near, parse
@@ -23,6 +23,16 @@ from muomni.params import Params, check
 NOT_OFFERED = ("profile", "registry")
 
 
+def in_words(value: Any) -> Any:
+    """``true`` of True."""
+    return str(value).lower() if isinstance(value, bool) else value
+
+
+# A switch is a list to choose from: an untouched checkbox of the page would send false, where empty means unchanged.
+Words = Literal["true", "false"]
+Switch = Annotated[Words, BeforeValidator(in_words)]
+
+
 class Changes(BaseModel):
     """What a run changes of its profile. Fields that stay empty change nothing."""
 
@@ -31,12 +41,19 @@ class Changes(BaseModel):
     @model_serializer
     def filled_in(self) -> dict[str, Any]:
         """Only what was filled in: the form's page sends what it got, and null is no value of any parameter."""
-        found: dict[str, Any] = {}
-        for name in type(self).model_fields:
-            value = getattr(self, name)
-            value = value.filled_in() if isinstance(value, Changes) else value
-            if value is not None and value != {}:
-                found[name] = value
+        found = {name: getattr(self, name) for name in type(self).model_fields}
+        dumped = {name: value.filled_in() if isinstance(value, Changes) else value for name, value in found.items()}
+        return {name: value for name, value in dumped.items() if value is not None and value != {}}
+
+    def values(self) -> dict[str, Any]:
+        """The same as values of ``params.yaml``."""
+        found = self.filled_in()
+        for name, info in type(self).model_fields.items():
+            value, kind = getattr(self, name), cast(Any, info.annotation)
+            if name in found and isinstance(value, Changes):
+                found[name] = value.values()
+            elif name in found and kind == Words:
+                found[name] = value == "true"
         return found
 
 
@@ -56,6 +73,8 @@ def optional(name: str, info: FieldInfo) -> tuple[Any, Any]:
     kind = not_none(info.annotation)
     if isinstance(kind, type) and issubclass(kind, BaseModel):
         kind = form_of(kind)
+    elif kind is bool:
+        kind = Switch
     elif info.metadata:
         kind = Annotated[(kind, *info.metadata)]
     # Titled by its own name: pydantic would make "Lr" of "lr".
@@ -85,14 +104,14 @@ def merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any
     return out
 
 
-def chosen(changes: BaseModel | Mapping[str, Any] | None) -> dict[str, Any]:
+def chosen(changes: Changes | Mapping[str, Any] | None) -> dict[str, Any]:
     """What was filled in, as nested plain values."""
     if changes is None:
         return {}
-    return changes.model_dump(mode="json") if isinstance(changes, BaseModel) else dict(changes)
+    return changes.values() if isinstance(changes, Changes) else dict(changes)
 
 
-def applied(text: str, changes: BaseModel | Mapping[str, Any] | None, where: str) -> tuple[str, Params]:
+def applied(text: str, changes: Changes | Mapping[str, Any] | None, where: str) -> tuple[str, Params]:
     """A parameter file with changes, checked as a whole.
 
     Args:

@@ -18,14 +18,13 @@ from prefect.client.schemas.objects import State
 from prefect.exceptions import TerminationSignal
 from prefect.runtime import flow_run
 from prefect.states import Completed
-from pydantic import BaseModel
 
 from muomni.errors import UserError
 from muomni.params import Params
 from pipelines import copies
 from pipelines.copies import Copy
 from pipelines.follow import Graph, Progress
-from pipelines.form import applied, chosen
+from pipelines.form import Changes, applied, chosen
 from pipelines.parent_run import close_parent, log_child, open_parent, run_link
 from pipelines.results import Result, Stage, of_champion, report
 from pipelines.sender import RUN, read
@@ -159,7 +158,7 @@ def follow(copy: Copy, graph: Graph, may_run: Sequence[str] | None) -> list[Stag
     return stages
 
 
-def prepare(profile: str, changes: BaseModel | Mapping[str, Any] | None, revision: str) -> tuple[Copy, str, Params]:
+def prepare(profile: str, changes: Changes | Mapping[str, Any] | None, revision: str) -> tuple[Copy, str, Params]:
     """What a run computes, checked before anything starts: the copy's place, its ``params.yaml``, and what that says.
 
     Raises:
@@ -190,7 +189,7 @@ def experiment_name(wanted: str, checkout: Path) -> str:
 def run_graph(
     profile: str,
     targets: list[str],
-    changes: BaseModel | Mapping[str, Any] | None,
+    changes: Changes | Mapping[str, Any] | None,
     revision: str,
     name: str,
     may_run: Sequence[str] | None = None,

@@ -128,7 +128,9 @@ def test_from_the_form_to_the_report_and_two_versions_side_by_side(real: Place, 
     assert curves.evaluate("e => e.naturalWidth") > 500
     sound = page.locator("audio")
     sound.wait_for()
-    page.wait_for_function("document.querySelector('audio').duration > 0.2")
+    page.wait_for_function("document.querySelector('audio').duration > 0.1")
+    changed = page.get_by_role("table").first.inner_text().split()
+    assert changed == ["parameter", "value", "seed", "1"], "what nobody touched is as in the profile"
     assert "accuracy" in page.inner_text("body") and "there is no champion" in page.inner_text("body")
     picture(page, "report")
     curves.scroll_into_view_if_needed()

@@ -73,6 +73,20 @@ def test_an_empty_form_is_an_empty_object() -> None:
     assert train.parameters.properties["changes"]["default"] == {}
 
 
+def test_switches_are_a_choice_that_may_be_empty() -> None:
+    """An untouched checkbox of the page sends false, which would change the parameter."""
+    schema = SCHEMA["$defs"]["ThinkerConfig"]["properties"]["tie_embeddings"]
+    assert schema["type"] == "string" and schema["enum"] == ["true", "false"]
+    for value in ("true", True):
+        form = ParamChanges.model_validate({"thinker": {"tie_embeddings": value}})
+        assert form.model_dump() == {"thinker": {"tie_embeddings": "true"}}
+        assert chosen(form) == {"thinker": {"tie_embeddings": True}}
+    assert chosen(ParamChanges.model_validate({"thinker": {"tie_embeddings": False}})) == {
+        "thinker": {"tie_embeddings": False}
+    }
+    assert not [info for info in leaves(ParamChanges) if info.annotation is bool]
+
+
 def params_steps() -> int:
     """The steps that params.yaml has."""
     return int(yaml.safe_load(TEXT)["a_thinker"]["steps"])
