@@ -144,7 +144,7 @@ def test_from_the_form_to_the_report_and_two_versions_side_by_side(real: Place, 
     client = MlflowClient(f"sqlite:///{real.folder}/mlruns/mlflow.db")
     versions = sorted(client.search_model_versions("name = 'muomni'"), key=lambda version: int(version.version))
     assert [version.version for version in versions] in (["1", "2"], [1, 2])
-    runs = json.dumps({version.run_id: str(version.version) for version in versions})
+    runs = json.dumps({str(version.version): version.run_id for version in versions})
     ui = f"http://127.0.0.1:{real.mlflow_port}"
     page.goto(f"{ui}/#/compare-model-versions?name={quote(json.dumps('muomni'))}&runs={quote(runs)}")
     expect(page.get_by_text("dictation_cer").first).to_be_visible()
