@@ -39,7 +39,7 @@ def to_training(place: Place, seeds: range) -> list[float]:
     found = []
     for number in seeds:
         begin = time.time()
-        flow_run = place.start(changes={"seed": 1, "a_thinker": {"steps": STEPS, "lr": 0.001 * (1 + number)}})
+        flow_run = place.start(changes={"seed": 1, "a_thinker": {"steps": STEPS, "lr": 0.005 + 0.001 * number}})
         assert place.ended(flow_run) == "COMPLETED", place.logs(flow_run)
         (training,) = [task for task in place.tasks(flow_run) if task["name"] == "a-slow"]
         found.append(moment(training["start_time"]) - begin)
@@ -65,6 +65,7 @@ def queue(place: Place) -> dict[str, Any]:
         "runs": RUNS,
         "completed": states.count("COMPLETED"),
         "two at a time": sum(a[1] > b[0] for a, b in zip(spans, spans[1:], strict=False)),
+        "requests repeated (503)": place.asked_again,
         "database is locked": logs.count("database is locked"),
         "runs in MLflow": len(rows),
         "points of loss in each, least and most": [min(rows)[0], max(rows)[0]] if rows else [],
