@@ -77,13 +77,22 @@ def make_card(
 
 
 def revision() -> str:
-    """The git commit of the working tree, with ``-dirty`` if it has changes; ``unknown`` outside git."""
-    command = ["git", "describe", "--always", "--abbrev=40", "--dirty", "--exclude=*"]
-    try:
-        found = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
-    except (OSError, subprocess.TimeoutExpired):
-        return "unknown"
-    return found.stdout.strip() if found.returncode == 0 else "unknown"
+    """The git commit of the working tree, with ``-dirty`` if it has changes; ``unknown`` outside git.
+
+    ``params.yaml`` and ``dvc.lock`` do not count: what they say is on record beside it.
+    """
+    changed = ["git", "status", "--porcelain", "--untracked-files=no", "--", ":/"]
+    changed += [f":(exclude,top){name}" for name in ("params.yaml", "dvc.lock")]
+    found = []
+    for command in (["git", "rev-parse", "HEAD"], changed):
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+        except (OSError, subprocess.TimeoutExpired):
+            return "unknown"
+        if done.returncode:
+            return "unknown"
+        found.append(done.stdout.strip())
+    return f"{found[0]}-dirty" if found[1] else found[0]
 
 
 def save_checkpoint(

@@ -144,6 +144,12 @@ def test_from_the_form_to_the_report_and_two_versions_side_by_side(real: Place, 
     names = {t["name"] for t in real.tasks(second)}
     assert {"a-thinker (cached)", "e-omni", "evaluate", "register"} <= names, names
 
+    compared, promoted = real.start("compare", versions=["1", "2"]), real.start("promote", version="2")
+    assert real.ended(compared) == real.ended(promoted) == "COMPLETED", real.logs(compared) + real.logs(promoted)
+    comparison = real.artifacts(compared)["comparison"]
+    assert "dictation_cer" in comparison and "data:image/png" in comparison
+    assert "muomni version" in real.artifacts(promoted)["promotion"]
+
     client = MlflowClient(f"sqlite:///{real.folder}/mlruns/mlflow.db")
     versions = sorted(client.search_model_versions("name = 'muomni'"), key=lambda version: int(version.version))
     assert [version.version for version in versions] in (["1", "2"], [1, 2])

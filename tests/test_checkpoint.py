@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from muomni import checkpoint
-from muomni.checkpoint import load_checkpoint, load_into, make_card, revision, save_checkpoint
+from muomni.checkpoint import load_checkpoint, load_into, make_card, save_checkpoint
 from muomni.errors import UserError
 
 
@@ -135,15 +135,19 @@ def test_tensors_that_do_not_fit_are_named() -> None:
         load_into(module, {"other.weight": torch.zeros(2, 3)}, prefix="mine.")
 
 
-def test_revision_tells_the_commit_and_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_revision_is_dirty_by_code_and_not_by_parameters(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
-    assert revision() == "unknown"
-    git = ["git", "-c", "user.name=a", "-c", "user.email=a@b"]
-    (tmp_path / "a").write_text("1")
-    for command in (["init", "-q"], ["add", "a"], ["commit", "-qm", "a"]):
-        subprocess.run([*git, *command], check=True)
-    clean = revision()
+    assert checkpoint.revision() == "unknown"
+    for name in ("params.yaml", "code.py"):
+        (tmp_path / name).write_text("a")
+    git = ["git", "-c", "user.name=A Person", "-c", "user.email=person@localhost"]
+    for words in (["init", "-q"], ["add", "-A"], ["commit", "-qm", "x"]):
+        subprocess.run([*git, *words], check=True)
+    clean = checkpoint.revision()
     assert len(clean) == 40
-    (tmp_path / "a").write_text("2")
-    assert revision() == f"{clean}-dirty"
+    (tmp_path / "params.yaml").write_text("b")
+    (tmp_path / "new.txt").write_text("b")
+    assert checkpoint.revision() == clean
+    (tmp_path / "code.py").write_text("b")
+    assert checkpoint.revision() == f"{clean}-dirty"
