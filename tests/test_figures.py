@@ -80,4 +80,5 @@ def test_what_a_page_names_is_there(page: Path) -> None:
     names = {page.parent / link for link in re.findall(r"\]\(((?!http)[^)#]+)\)", text)}
     names |= {ROOT / name for name in re.findall(r"`((?:muomni|pipelines|tests|profiles|docs)/[\w./]+)`", text)}
     assert [str(name) for name in sorted(names) if not name.exists()] == []
-    assert page.parent == ROOT or len(text.splitlines()) <= 150
+    # A page of the docs is read in one sitting; a log only ever grows.
+    assert page.parent == ROOT or page.name == "log.md" or len(text.splitlines()) <= 150
