@@ -19,10 +19,8 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
-from fake_project import ROOT, environment, make_project, run  # noqa: E402
-from workplace import Place  # noqa: E402
-
-from pipelines.smoke import copy_checkout  # noqa: E402
+from fake_project import commit_all, copy_of_this, environment, make_project  # noqa: E402
+from workplace import Place, opened  # noqa: E402
 
 RUNS = 20
 STEPS = 60
@@ -66,7 +64,7 @@ def queue(place: Place) -> dict[str, Any]:
         "completed": states.count("COMPLETED"),
         "two at a time": sum(a[1] > b[0] for a, b in zip(spans, spans[1:], strict=False)),
         "requests repeated (503)": place.asked_again,
-        "database is locked": logs.count("database is locked"),
+        "database is locked": [line[:200] for line in logs.splitlines() if "database is locked" in line],
         "runs in MLflow": len(rows),
         "points of loss in each, least and most": [min(rows)[0], max(rows)[0]] if rows else [],
         "points expected": STEPS // 10,
@@ -76,13 +74,9 @@ def queue(place: Place) -> dict[str, Any]:
 
 def fresh_copy(folder: Path) -> Path:
     """This checkout as it is, committed, with profile smoke, no cache and no runs."""
-    copy_checkout(ROOT, folder)
+    copy_of_this(folder)
     shutil.copy(folder / "profiles" / "smoke.yaml", folder / "params.yaml")
-    run(folder, "git", "init", "--quiet", "--initial-branch=main")
-    for name, value in (("user.name", "A Person"), ("user.email", "person@localhost")):
-        run(folder, "git", "config", name, value)
-    run(folder, "git", "add", "--all")
-    run(folder, "git", "commit", "--quiet", "--message", "As it is")
+    commit_all(folder)
     return folder
 
 
@@ -95,15 +89,11 @@ def share(parent: Path, rounds: int) -> dict[str, Any]:
         env = environment(plain) | {"PYTHONPATH": str(plain)}
         subprocess.run([sys.executable, "-m", "dvc", "repro"], cwd=plain, env=env, check=True, capture_output=True)
         found["dvc repro"].append(round(time.time() - begin, 1))
-        place = Place(fresh_copy(parent / f"prefect-{number}"))
-        place.up()
-        try:
+        with opened(fresh_copy(parent / f"prefect-{number}")) as place:
             begin = time.time()
             flow_run = place.start()
             assert place.ended(flow_run, 1800) == "COMPLETED", place.logs(flow_run)
             found["run from Prefect"].append(round(time.time() - begin, 1))
-        finally:
-            place.muomni("down")
     more = statistics.median(found["run from Prefect"]) - statistics.median(found["dvc repro"])
     return found | {"more, s": round(more, 1)}
 
@@ -123,17 +113,13 @@ def main() -> None:
         project = Path(folder) / "project"
         project.mkdir()
         make_project(project, STEPS)
-        place = Place(project)
-        place.up()
-        try:
+        with opened(project) as place:
             seconds = to_training(place, range(5))
             found = {
                 "request to start of training, s, median of 5": round(statistics.median(seconds), 1),
                 "most": round(max(seconds), 1),
                 "queue": queue(place),
             }
-        finally:
-            place.muomni("down")
     print(json.dumps(found, indent=1))
 
 

@@ -4,19 +4,17 @@ PID is the starter's. A flow that is killed leaves no dvc behind this way, and a
 (`pipelines.run.end_with_dvc`).
 """
 
-import ctypes
 import os
-import signal
 import sys
 
-PR_SET_PDEATHSIG = 1  # linux/prctl.h
+from pipelines.run import end_with_parent
 
 
 def main() -> None:
     """Ask for the signal, then become the command."""
     parent, *command = sys.argv[1:]
     if sys.platform == "linux":
-        ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+        end_with_parent()
         if os.getppid() != int(parent):  # it died before the request was made
             sys.exit(1)
     os.execvp(command[0], command)

@@ -3,6 +3,10 @@
 The run forms are made from the flows' parameters as they are now, in the checkout that is the working directory.
 """
 
+# isort: off
+import pipelines.quiet  # noqa: F401  # before Prefect, which reads its settings when it is imported
+
+# isort: on
 import sys
 from pathlib import Path
 from typing import Any

@@ -3,6 +3,10 @@
 What they share is in `pipelines.graph_run`; the page's form is made from their parameters and their docstrings.
 """
 
+# isort: off
+import pipelines.quiet  # noqa: F401  # before Prefect, which reads its settings when it is imported
+
+# isort: on
 import argparse
 import itertools
 import os
@@ -20,7 +24,6 @@ from prefect.deployments import run_deployment
 from prefect.runtime import flow_run
 from pydantic import BaseModel, ConfigDict, Field
 
-import pipelines.quiet  # noqa: F401  # isort: split
 from muomni.config import section
 from muomni.errors import UserError
 from muomni.registry_config import RegistryConfig
@@ -185,13 +188,8 @@ def sweep(
         for (run_name, setting), combination in zip(
             runs, itertools.product(*(axis.values for axis in axes)), strict=True
         ):
-            parameters = {
-                "profile": profile,
-                "until": until,
-                "revision": revision,
-                "name": run_name,
-                "changes": setting,
-            }
+            form = ParamChanges.model_validate(setting).model_dump()  # as the page sends it
+            parameters = {"profile": profile, "until": until, "revision": revision, "name": run_name, "changes": form}
             link = run_name
             if queued:
                 made: Any = run_deployment(

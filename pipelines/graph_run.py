@@ -6,7 +6,8 @@ The flows (`pipelines.flows`) call `run_graph`.
 import os
 import re
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -77,85 +78,93 @@ def follow_stage(stage: str, graph: Graph) -> None:
 
 
 @task(task_run_name="{stage} (cached)", cache_policy=NO_CACHE)
-def show_cached(stage: str, graph: Graph, copy: Copy) -> State[Any]:
+def show_cached(stage: str, graph: Graph, made_by: Callable[[str], str | None]) -> State[Any]:
     """Show a stage whose outputs were there already, and the run that made them."""
     for event in graph.during():
         get_run_logger().info("%s", event)
-    run = made_by(copy, stage)
+    run = made_by(stage)
     maker = f", made by MLflow run {run_link(run) or run}" if run else ""
     get_run_logger().info("outputs taken from the cache%s", maker)
     return Completed(name="Cached", message=f"outputs taken from the cache{maker}")
 
 
-def checkpoint_of(copy: Copy, stage: str) -> Path | None:
-    """The folder of a stage's checkpoint in a copy; None for a stage that writes none."""
-    graph = yaml.safe_load((copy.folder / "dvc.yaml").read_text(encoding="utf-8"))
-    for out in graph["stages"].get(stage, {}).get("outs") or ():
-        path = str(next(iter(out)) if isinstance(out, dict) else out)
-        if path.startswith("checkpoints/"):
-            return copy.folder / path
-    return None
+@dataclass(frozen=True)
+class Watcher:
+    """What knows a copy's stages while dvc runs them.
 
-
-def made_by(copy: Copy, stage: str) -> str | None:
-    """The key of the MLflow run that made a stage's checkpoint."""
-    folder = checkpoint_of(copy, stage)
-    key = read(folder / "card.json").get("run") if folder else None
-    return str(key) if key else None
-
-
-def log_stage(copy: Copy, stage: str, status: Literal["FINISHED", "FAILED"], began: float) -> None:
-    """Give a stage that trains nothing its run in MLflow: time, memory, and the figures that it measured."""
-    if made_by(copy, stage) or (copy.state / "state" / stage / RUN).exists():
-        return  # it has one of its own
-    spec = yaml.safe_load((copy.folder / "dvc.yaml").read_text(encoding="utf-8"))["stages"].get(stage, {})
-    params = yaml.safe_load((copy.folder / PARAMS).read_text(encoding="utf-8"))
-    names = {str(entry).partition(".")[0] for entry in spec.get("params") or ()}
-    times = read(copy.state / "times" / f"{stage}.json") if status == "FINISHED" else {}
-    metrics: dict[str, float] = {name: float(times[name]) for name in ("seconds", "peak_mb") if name in times}
-    for entry in spec.get("metrics") or () if status == "FINISHED" else ():
-        path = copy.folder / str(next(iter(entry)) if isinstance(entry, dict) else entry)
-        if path.name == "summary.json":
-            metrics |= {name: float(figure["value"]) for name, figure in read(path).items()}
-    own = {name: params[name] for name in sorted(names) if name in params}
-    log_child(copy.root / "stage", copy.parent, stage, own, status=status, started=began, metrics=metrics)
-
-
-def follow(copy: Copy, graph: Graph, may_run: Sequence[str] | None) -> list[Stage]:
-    """Show the whole graph, a task a stage.
-
-    Args:
+    Attributes:
         copy: where it runs.
-        graph: what runs.
-        may_run: stages that may run; the others must be in the cache. None: all may.
-
-    Raises:
-        UserError: if a stage fails, or dvc before the first, or a stage would run that may not.
+        specs: the stages of its ``dvc.yaml``.
+        params: its ``params.yaml``.
     """
-    log, stages, said = get_run_logger(), [], ""
-    for line in graph.before():
-        log.info("%s", line)
-        said = line or said
-    while (turn := graph.turn()) is not None:
-        stage, begin = Stage(turn.stage, turn.cached), time.monotonic()
-        if not turn.cached and may_run is not None and turn.stage not in may_run:
-            graph.end()
-            raise UserError(f"stage {turn.stage} was not run at this revision with these parameters; `train` it first")
-        stages.append(stage)
-        if turn.cached:
-            show_cached(turn.stage, graph, copy)
-        else:
+
+    copy: Copy
+    specs: Mapping[str, Any]
+    params: Mapping[str, Any]
+
+    def made_by(self, stage: str) -> str | None:
+        """The key of the MLflow run that made a stage's checkpoint; None if the stage writes none."""
+        for path in paths(self.specs.get(stage, {}).get("outs")):
+            if path.startswith("checkpoints/"):
+                key = read(self.copy.folder / path / "card.json").get("run")
+                return str(key) if key else None
+        return None
+
+    def log(self, stage: str, status: Literal["FINISHED", "FAILED"], began: float) -> None:
+        """Give a stage that trains nothing its run in MLflow: time, memory, and the figures that it measured."""
+        copy = self.copy
+        if self.made_by(stage) or (copy.state / "state" / stage / RUN).exists():
+            return  # it has one of its own
+        spec, metrics = self.specs.get(stage, {}), dict[str, float]()
+        if status == "FINISHED":
+            times = read(copy.state / "times" / f"{stage}.json")
+            metrics |= {name: float(times[name]) for name in ("seconds", "peak_mb") if name in times}
+            for path in paths(spec.get("metrics")):
+                if path.endswith("/summary.json"):
+                    metrics |= {name: float(figure["value"]) for name, figure in read(copy.folder / path).items()}
+        names = sorted({str(entry).partition(".")[0] for entry in spec.get("params") or ()})
+        own = {name: self.params[name] for name in names if name in self.params}
+        log_child(copy.root / "stage", copy.parent, stage, own, status=status, started=began, metrics=metrics)
+
+    def follow(self, graph: Graph, may_run: Sequence[str] | None) -> list[Stage]:
+        """Show the whole graph, a task a stage.
+
+        Args:
+            graph: what runs.
+            may_run: stages that may run; the others must be in the cache. None: all may.
+
+        Raises:
+            UserError: if a stage fails, or dvc before the first, or a stage would run that may not.
+        """
+        log, stages, said = get_run_logger(), [], ""
+        for line in graph.before():
+            log.info("%s", line)
+            said = line or said
+        while (turn := graph.turn()) is not None:
+            if not turn.cached and may_run is not None and turn.stage not in may_run:
+                graph.end()
+                raise UserError(
+                    f"stage {turn.stage} was not run at this revision with these parameters; `train` it first"
+                )
             began = time.time()
-            try:
-                follow_stage(turn.stage, graph)
-            except UserError:
-                log_stage(copy, turn.stage, "FAILED", began)
-                raise
-            log_stage(copy, turn.stage, "FINISHED", began)
-        stage.seconds, stage.run = time.monotonic() - begin, made_by(copy, turn.stage)
-    if graph.end():
-        raise UserError(f"dvc: {said or 'failed'}")
-    return stages
+            if turn.cached:
+                show_cached(turn.stage, graph, self.made_by)
+            else:
+                try:
+                    follow_stage(turn.stage, graph)
+                except UserError:
+                    self.log(turn.stage, "FAILED", began)
+                    raise
+                self.log(turn.stage, "FINISHED", began)
+            stages.append(Stage(turn.stage, turn.cached, time.time() - began, self.made_by(turn.stage)))
+        if graph.end():
+            raise UserError(f"dvc: {said or 'failed'}")
+        return stages
+
+
+def paths(entries: Sequence[Any] | None) -> list[str]:
+    """The paths of ``outs`` or ``metrics`` in ``dvc.yaml``, whose entries are paths or mappings with one key."""
+    return [str(next(iter(entry)) if isinstance(entry, dict) else entry) for entry in entries or ()]
 
 
 def prepare(profile: str, changes: Changes | Mapping[str, Any] | None, revision: str) -> tuple[Copy, str, Params]:
@@ -202,7 +211,7 @@ def run_graph(
         changes: parameters to change.
         revision: a commit, tag, branch or experiment of the checkout, which is the working directory.
         name: of the experiment; empty for the flow run's name.
-        may_run: as in `follow`.
+        may_run: as in `Watcher.follow`.
 
     Raises:
         UserError: if something about the request is wrong, or a stage fails. What was computed is kept: the same run
@@ -226,8 +235,9 @@ def run_graph(
             champion = of_champion(params.registry.name)  # before this run may become it
             copies.lay_out(copy, text)
             graph = Graph(copy.folder, targets, copy.env() | {"DVC_EXP_NAME": result.experiment})
+            specs = yaml.safe_load((copy.folder / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
             try:
-                result.stages = follow(copy, graph, may_run)
+                result.stages = Watcher(copy, specs, params.model_dump(mode="json")).follow(graph, may_run)
             finally:
                 graph.end()
             copies.save_experiment(copy, result.experiment, targets, f"{profile} at {copy.commit[:12]}")

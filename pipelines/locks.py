@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 
 class Busy(Exception):
@@ -26,9 +26,8 @@ def told(text: str) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-@contextmanager
-def held(path: Path, who: Mapping[str, Any] | None = None) -> Iterator[None]:
-    """Hold a file's lock.
+def take(path: Path, who: Mapping[str, Any] | None = None) -> IO[str]:
+    """Hold a file's lock as long as the returned file is open.
 
     flock and not lockf: another look at the file by the same process must not give the lock away.
 
@@ -40,15 +39,24 @@ def held(path: Path, who: Mapping[str, Any] | None = None) -> Iterator[None]:
         Busy: if another process holds it.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a+", encoding="utf-8") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            file.seek(0)
-            raise Busy(told(file.read())) from None
-        file.truncate(0)
-        file.write(json.dumps({"pid": os.getpid(), **(who or {})}))
-        file.flush()
+    file = path.open("a+", encoding="utf-8")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        file.seek(0)
+        found = told(file.read())
+        file.close()
+        raise Busy(found) from None
+    file.truncate(0)
+    file.write(json.dumps({"pid": os.getpid(), **(who or {})}))
+    file.flush()
+    return file
+
+
+@contextmanager
+def held(path: Path, who: Mapping[str, Any] | None = None) -> Iterator[None]:
+    """`take` for the time of a block."""
+    with take(path, who):
         yield
 
 

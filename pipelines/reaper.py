@@ -5,14 +5,17 @@ as going on while nobody holds its lock was killed, or the machine was restarted
 file are somebody else's, on another machine for example, and are left alone.
 """
 
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import httpx
 
 from pipelines import locks
+
+SETTLED = 1.0  # seconds after which a lock's file is locked, or its holder gone
 
 
 def flows_root(state: Path) -> Path:
@@ -33,7 +36,14 @@ def alive(state: Path, flow_run: str) -> Iterator[None]:
 
 def gone(state: Path) -> list[Path]:
     """The locks of flow runs that nobody holds any more: their processes were killed."""
-    return [path for path in flows_root(state).glob("*") if locks.holder(path) is None]
+    return [path for path in flows_root(state).glob("*") if dead(path)]
+
+
+def dead(path: Path) -> bool:
+    """Whether nobody holds a flow run's lock. A file that was made this moment is about to be locked."""
+    with suppress(FileNotFoundError):
+        return time.time() - path.stat().st_mtime > SETTLED and locks.holder(path) is None
+    return False
 
 
 def set_state(api: str, flow_run: str, kind: str, name: str, message: str) -> None:
@@ -70,19 +80,17 @@ def reap(api: str, pool: str, state: Path, starting: bool = False) -> list[str]:
     Raises:
         httpx.HTTPError: if Prefect does not answer.
     """
-    dead = []
+    ended = []
     for run in open_runs(api, pool):
         path, kind = flows_root(state) / run["id"], run["state_type"]
-        if locks.holder(path) is not None:
-            continue
-        if path.exists():
+        if dead(path):
             if kind == "CANCELLING":
                 set_state(api, run["id"], "CANCELLED", "Cancelled", "its process is gone")
             else:
                 message = "its process was killed, or the machine restarted; the same run started again goes on"
                 set_state(api, run["id"], "CRASHED", "Crashed", message)
-            dead.append(run["id"])
+            ended.append(run["id"])
         elif starting and kind == "PENDING":
             set_state(api, run["id"], "SCHEDULED", "Scheduled", "its worker was gone before it began")
-            dead.append(run["id"])
-    return dead
+            ended.append(run["id"])
+    return ended

@@ -44,8 +44,8 @@ class Stage:
 
     name: str
     cached: bool
-    seconds: float = 0.0
-    run: str | None = None
+    seconds: float
+    run: str | None
 
 
 @dataclass

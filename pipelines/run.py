@@ -144,6 +144,11 @@ def end_after(pid: int) -> None:
     os.kill(os.getpid(), signal.SIGTERM)
 
 
+def end_with_parent() -> None:
+    """Have Linux end this process when the one that started it dies."""
+    ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
 def end_with_dvc() -> None:
     """Have Linux end this process when the dvc that started it dies.
 
@@ -152,7 +157,7 @@ def end_with_dvc() -> None:
     """
     if sys.platform != "linux" or "DVC_STAGE" not in os.environ:
         return
-    ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+    end_with_parent()
     # dvc runs a command through a shell. bash gives its place to the command, so that dvc is the parent; dash
     # stays in between and outlives dvc.
     name, above = parent_of(os.getppid())

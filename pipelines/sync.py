@@ -5,7 +5,6 @@ process is gone without an end (``kill -9``, a machine that restarts) is marked 
 the same run goes on.
 """
 
-import fcntl
 import re
 import shutil
 import sys
@@ -17,6 +16,7 @@ from typing import IO
 from muomni.data.files import atomic_write_json
 from muomni.errors import UserError
 from muomni.train.report import read_metrics
+from pipelines import locks
 from pipelines.run import common_root, take_lock
 from pipelines.sender import (
     ARTIFACTS,
@@ -104,19 +104,13 @@ def complain(what: str, error: Exception) -> None:
 def claim_parent(folder: Path) -> IO[str]:
     """Own a parent's folder as long as the returned file, the folder's name with ``.lock``, is open.
 
-    flock and not lockf: another look at the file by the same process must not give the lock away.
-
     Raises:
         UserError: if another process does, or this one already.
     """
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    file = folder.with_name(f"{folder.name}.lock").open("a", encoding="utf-8")
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        file.close()
+        return locks.take(folder.with_name(f"{folder.name}.lock"))
+    except locks.Busy:
         raise UserError(f"{folder}: another process works for this run; wait for it or end it") from None
-    return file
 
 
 @contextmanager

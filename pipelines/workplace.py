@@ -59,8 +59,9 @@ class Workplace:
 
     @property
     def mlflow(self) -> str:
-        """Address of MLflow's pages."""
-        return f"http://{self.near}:{self.mlflow_port}"
+        """Address of MLflow's pages; a server that ``MLFLOW_TRACKING_URI`` names has its own."""
+        remote = os.environ.get("MLFLOW_TRACKING_URI", "")
+        return remote if remote.startswith("http") else f"http://{self.near}:{self.mlflow_port}"
 
     def env(self) -> dict[str, str]:
         """The environment of all its programs."""
@@ -73,29 +74,25 @@ class Workplace:
         Raises:
             UserError: if a port is taken, or something does not come up.
         """
-        free(self.host, self.port, "the Prefect server", "--port")
-        free(self.host, self.mlflow_port, "the MLflow UI", "--mlflow-port")
-        mlruns = Path("mlruns").absolute()
-        mlruns.mkdir(exist_ok=True)
-        prefect, mlflow = [sys.executable, "-m", "prefect"], [sys.executable, "-m", "mlflow"]
-        store = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{mlruns}/mlflow.db"
-        server = Program("prefect", [*prefect, "server", "start", "--host", self.host, "--port", str(self.port)])
-        page = [
-            *mlflow,
-            "server",
-            "--backend-store-uri",
-            store,
-            "--default-artifact-root",
-            (mlruns / "artifacts").as_uri(),
-        ]
-        page += ["--host", self.host, "--port", str(self.mlflow_port), "--workers", "1"]
-        tracker = Program("mlflow", page)
+        store = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{Path('mlruns/mlflow.db').absolute()}"
         remote = store.startswith("http")
-        for program in (server,) if remote else (server, tracker):
-            self.run(program)
+        free(self.host, self.port, "the Prefect server", "--port")
+        if not remote:
+            free(self.host, self.mlflow_port, "the MLflow UI", "--mlflow-port")
+        python = [sys.executable, "-m"]
+        server = Program("prefect", [*python, "prefect", "server", "start", *self.at(self.port)])
+        self.run(server)
+        if not remote:
+            artifacts = Path("mlruns/artifacts").absolute()
+            artifacts.parent.mkdir(exist_ok=True)
+            places = ["--backend-store-uri", store, "--default-artifact-root", artifacts.as_uri()]
+            tracker = Program(
+                "mlflow", [*python, "mlflow", "server", *places, *self.at(self.mlflow_port), "--workers", "1"]
+            )
+            self.run(tracker)
         self.wait(server, f"{self.prefect}/api/health")
         silence(root() / "pages")
-        deploy = Program("deploy", [sys.executable, "-m", "pipelines.deploy"])
+        deploy = Program("deploy", [*python, "pipelines.deploy"])
         self.run(deploy)
         assert deploy.process is not None
         if deploy.process.wait(WAIT):
@@ -103,10 +100,14 @@ class Workplace:
         self.programs.remove(deploy)
         reap(f"{self.prefect}/api", POOL, state_root(), starting=True)
         self.tidy()
-        worker = [*prefect, "worker", "start", "--pool", POOL, "--name", "gpu-worker", "--type", "process"]
-        self.run(Program("worker", worker))
+        worker = ["worker", "start", "--pool", POOL, "--name", "gpu-worker", "--type", "process"]
+        self.run(Program("worker", [*python, "prefect", *worker]))
         if not remote:
             self.wait(tracker, f"{self.mlflow}/health")
+
+    def at(self, port: int) -> list[str]:
+        """The options that say where to listen."""
+        return ["--host", self.host, "--port", str(port)]
 
     def run(self, program: Program) -> None:
         """Start a program, with a new log."""

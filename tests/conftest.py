@@ -7,7 +7,7 @@ import pytest
 from fake_project import make_project
 from registered_models import measure, registered, train
 from small_models import small_omni, small_tokenizer
-from workplace import STEPS, Place
+from workplace import STEPS, Place, opened
 
 from muomni.checkpoint import make_card, save_checkpoint
 from muomni.omni import Omni
@@ -60,9 +60,5 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
     """A workplace that is up, in a project of its own."""
     folder = tmp_path_factory.mktemp("project")
     make_project(folder, STEPS)
-    place = Place(folder)
-    place.up()
-    try:
+    with opened(folder) as place:
         yield place
-    finally:
-        place.muomni("down")

@@ -8,6 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from pipelines.smoke import copy_checkout
+
 ROOT = Path(__file__).parents[1]
 
 GRAPH = """\
@@ -119,12 +121,24 @@ def make_project(folder: Path, steps: int = 40) -> None:
     (folder / "dvc.yaml").write_text(GRAPH)
     (folder / ".gitignore").write_text(".muomni/\nmlruns/\n__pycache__/\n/data/\n/checkpoints/\n/metrics/\n")
     run(folder, "git", "init", "--quiet", "--initial-branch=main")
-    run(folder, "git", "config", "user.name", "A Person")
-    run(folder, "git", "config", "user.email", "person@localhost")
     run(folder, sys.executable, "-m", "dvc", "init", "--quiet")
     run(folder, sys.executable, "-m", "dvc", "config", "core.analytics", "false")
+    commit_all(folder)
+
+
+def commit_all(folder: Path) -> None:
+    """Make a folder a git repository, with all that is in it committed."""
+    run(folder, "git", "init", "--quiet", "--initial-branch=main")
+    run(folder, "git", "config", "user.name", "A Person")
+    run(folder, "git", "config", "user.email", "person@localhost")
     run(folder, "git", "add", "--all")
     run(folder, "git", "commit", "--quiet", "--message", "A project")
+
+
+def copy_of_this(folder: Path) -> None:
+    """Copy this checkout as it is now, and commit it there."""
+    copy_checkout(ROOT, folder)
+    commit_all(folder)
 
 
 def environment(folder: Path) -> dict[str, str]:

@@ -11,12 +11,10 @@ from pathlib import Path
 from urllib.parse import quote
 
 import pytest
-from fake_project import ROOT, run
+from fake_project import copy_of_this
 from mlflow.tracking import MlflowClient
 from playwright.sync_api import Browser, Page, expect, sync_playwright
-from workplace import Place
-
-from pipelines.smoke import copy_checkout
+from workplace import Place, opened
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 QUIET = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"]
@@ -29,18 +27,9 @@ pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium on PATH; s
 def real(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
     """A workplace in a copy of this checkout, as it is now, committed."""
     folder = tmp_path_factory.mktemp("checkout")
-    copy_checkout(ROOT, folder)
-    run(folder, "git", "init", "--quiet", "--initial-branch=main")
-    for name, value in (("user.name", "A Person"), ("user.email", "person@localhost")):
-        run(folder, "git", "config", name, value)
-    run(folder, "git", "add", "--all")
-    run(folder, "git", "commit", "--quiet", "--message", "As it is")
-    place = Place(folder)
-    place.up()
-    try:
+    copy_of_this(folder)
+    with opened(folder) as place:
         yield place
-    finally:
-        place.muomni("down")
 
 
 @pytest.fixture

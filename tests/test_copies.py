@@ -1,11 +1,13 @@
 """Copies of a revision: real git and DVC in a small project."""
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import yaml
-from fake_project import make_project, run
+from fake_project import environment, make_project, run
 
 from muomni.errors import UserError
 from pipelines import copies, locks
@@ -95,6 +97,16 @@ def test_a_run_is_held_once_and_leftovers_go(checkout: Path, monkeypatch: pytest
     monkeypatch.setattr(copies, "KEPT_STATES", 0)
     copies.prune()
     assert not copy.root.exists()
+
+
+def test_flows_have_settings_of_their_own_before_prefect_reads_them(checkout: Path) -> None:
+    ask = "import pipelines.flows, prefect; s = prefect.settings.get_current_settings(); "
+    ask += "print(s.home, s.server.analytics_enabled)"
+    env = environment(checkout)
+    done = subprocess.run(
+        [sys.executable, "-c", ask], cwd=checkout, env=env, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.split() == [str(checkout / ".muomni/workplace/prefect"), "False"]
 
 
 def test_a_lock_tells_who_holds_it_also_to_the_holder_itself(tmp_path: Path) -> None:

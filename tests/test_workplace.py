@@ -145,7 +145,8 @@ def test_the_same_run_twice_at_once_is_refused(place: Place) -> None:
 def test_a_sweep_queues_its_runs_one_after_another(place: Place) -> None:
     bad = place.start("sweep", axes=[{"key": "a_thinker.lr", "values": ["0.1", "7"]}])
     assert place.ended(bad) == "FAILED" and "a_thinker.lr" in place.reason(bad)
-    sweep = place.start("sweep", name="rates", axes=[{"key": "a_thinker.lr", "values": ["0.1", "0.2"]}])
+    axes = [{"key": "a_thinker.lr", "values": ["0.1", "0.2"]}, {"key": "a_thinker.checkpointing", "values": ["true"]}]
+    sweep = place.start("sweep", name="rates", axes=axes, changes={"e_omni": {"freeze_audio": "true"}})
     assert place.ended(sweep) == "COMPLETED", place.logs(sweep)
     wanted = {"flow_runs": {"name": {"any_": ["rates-1", "rates-2"]}}}
     runs = httpx.post(f"{place.api}/flow_runs/filter", json=wanted).json()

@@ -6,7 +6,8 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -160,6 +161,17 @@ class Place:
         """Name and status of all MLflow runs."""
         with sqlite3.connect(self.folder / "mlruns/mlflow.db") as base:
             return list(base.execute("select name, status from runs order by start_time"))
+
+
+@contextmanager
+def opened(folder: Path) -> Iterator[Place]:
+    """The workplace of a project, up for the time of a block."""
+    place = Place(folder)
+    place.up()
+    try:
+        yield place
+    finally:
+        place.muomni("down")
 
 
 def quietly(ask: Callable[[], Any]) -> Any:
