@@ -34,6 +34,7 @@ from pipelines.sync import end_interrupted, set_aside_all
 PARAMS = "params.yaml"
 End = Literal["FINISHED", "FAILED", "KILLED"]
 UPDATE = 2.0  # seconds between updates of a progress bar in the page
+ENDING = 3.0  # seconds in which killed processes are gone for good
 
 
 class Bar:
@@ -271,7 +272,7 @@ def close(copy: Copy, end: End) -> None:
     if end != "FINISHED":  # the copy goes first: a tracker that is slow must not hold up a cancellation
         copies.take_away(copy, finished=False)
         close_parent(copy.parent, end)
-        end_interrupted(copy.state, quiet=True)
+        end_interrupted(copy.state, quiet=True, patience=ENDING)
         return
     figures = read(copy.folder / "metrics" / "summary.json")
     metrics: dict[str, float] = {name: float(figure["value"]) for name, figure in figures.items()}

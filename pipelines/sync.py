@@ -8,6 +8,7 @@ the same run goes on.
 import re
 import shutil
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -113,19 +114,34 @@ def claim_parent(folder: Path) -> IO[str]:
         raise UserError(f"{folder}: another process works for this run; wait for it or end it") from None
 
 
+def claim(folder: Path) -> IO[str]:
+    """`claimed` as long as the returned file is open."""
+    if folder.parent.name == "state":
+        return take_lock(folder.name, folder.parents[1], sending=True)
+    return claim_parent(folder)
+
+
 @contextmanager
-def claimed(folder: Path) -> Iterator[None]:
+def claimed(folder: Path, until: float = 0.0) -> Iterator[None]:
     """Hold what the process of a folder's run would hold: the lock of a stage, or of a parent.
+
+    Args:
+        folder: of the run.
+        until: when to stop trying, by `time.monotonic`.
 
     Raises:
         UserError: if that process lives.
     """
-    if folder.parent.name == "state":
-        with take_lock(folder.name, folder.parents[1], sending=True):
-            yield
-    else:
-        with claim_parent(folder):
-            yield
+    while True:
+        try:
+            file = claim(folder)
+            break
+        except UserError:
+            if time.monotonic() >= until:
+                raise
+            time.sleep(0.05)
+    with file:
+        yield
 
 
 def folders(root: Path) -> list[Path]:
@@ -134,7 +150,7 @@ def folders(root: Path) -> list[Path]:
     return [path.parent for pattern in patterns for path in sorted(root.glob(pattern)) if path.parent.name[0] != "."]
 
 
-def end_interrupted(root: Path, quiet: bool = False) -> int:
+def end_interrupted(root: Path, quiet: bool = False, patience: float = 0.0) -> int:
     """Mark runs as KILLED whose process is gone without an end, and have MLflow show that.
 
     What cannot be sent now is sent by the next call or by ``muomni track sync``.
@@ -142,21 +158,35 @@ def end_interrupted(root: Path, quiet: bool = False) -> int:
     Args:
         root: a state folder: a checkout's, with the runs in copies below it, or that of one such run.
         quiet: say nothing if the tracker cannot be reached.
+        patience: seconds to wait for processes that are just ending: one whose main thread is gone holds its lock
+            until its other threads are.
 
     Returns:
         How many runs were marked.
     """
-    marked, _, failures = tend(root)
+    marked, _, failures = tend(root, patience)
     if failures and not quiet:
         complain(f"{len(failures)} interrupted runs not sent yet", failures[0])
     return marked
 
 
-def tend(root: Path) -> tuple[int, int, list[Exception]]:
+def waiting(root: Path) -> bool:
+    """Whether something under a state folder was not sent whose own process does not do it any more."""
+    if any(unsent_root().glob(f"*/{RUN}")):
+        return True
+    for folder in folders(root):
+        if not Sender(folder).complete():
+            with suppress(UserError), claimed(folder):
+                return True
+    return False
+
+
+def tend(root: Path, patience: float = 0.0) -> tuple[int, int, list[Exception]]:
     """Mark and send interrupted runs; how many were marked and sent, and why others were not sent."""
     marked, sent, failures = 0, 0, []
+    end = time.monotonic() + patience
     for folder in folders(root):
-        with suppress(UserError), claimed(folder):  # what runs sends for itself
+        with suppress(UserError), claimed(folder, end):  # what runs sends for itself
             marked += mark_ended(folder)
             sender = Sender(folder)
             if sender.complete() or not read(folder / RUN):

@@ -25,10 +25,12 @@ from pipelines.place import POOL, info, root, settings
 from pipelines.programs import STOP, Program, free, silence
 from pipelines.reaper import reap
 from pipelines.run import state_root
+from pipelines.sync import waiting
 
 LOOPBACK = "127.0.0.1"
 WAIT = 120.0  # seconds until everything must answer
 WATCH = 3.0  # seconds between looks at what runs
+RETRY, LONGEST = 15.0, 600.0  # seconds until MLflow is tried again, at first and at most
 
 
 @dataclass
@@ -39,6 +41,11 @@ class Workplace:
         host: where it listens.
         port: of the Prefect server.
         mlflow_port: of the MLflow UI.
+        programs: what runs.
+        stopping: whether it was told to end.
+        syncing: sends what MLflow was not told of, while it does.
+        tell: when that may be tried again, by `time.monotonic`.
+        rest: seconds between tries; more after each that failed.
     """
 
     host: str = LOOPBACK
@@ -46,6 +53,9 @@ class Workplace:
     mlflow_port: int = 5000
     programs: list[Program] = field(default_factory=list)
     stopping: bool = False
+    syncing: subprocess.Popen[bytes] | None = None
+    tell: float = 0.0
+    rest: float = 0.0
 
     @property
     def near(self) -> str:
@@ -146,15 +156,21 @@ class Workplace:
                 self.tidy()
 
     def tidy(self) -> None:
-        """After runs whose processes were killed: remove their copies, and have MLflow show them as ended."""
+        """After runs whose processes were killed: remove their copies. What MLflow was not told of is sent."""
         gone = reaper.gone(state_root())
-        if not gone:
-            return
-        copies.prune()
-        # In a process of its own: it imports MLflow.
-        command = [sys.executable, "-m", "muomni.cli", "track", "sync"]
-        with (root() / "sync.log").open("ab") as log:
-            subprocess.Popen(command, env=self.env(), stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+        if gone:
+            copies.prune()
+        if self.syncing is not None and (code := self.syncing.poll()) is not None:
+            self.rest = min(2 * self.rest + RETRY, LONGEST) if code else 0.0
+            self.tell = time.monotonic() + self.rest
+            self.syncing = None
+        if self.syncing is None and time.monotonic() >= self.tell and waiting(state_root()):
+            # In a process of its own: it imports MLflow.
+            command = [sys.executable, "-m", "muomni.cli", "track", "sync"]
+            with (root() / "sync.log").open("ab") as log:
+                self.syncing = subprocess.Popen(
+                    command, env=self.env(), stdin=subprocess.DEVNULL, stdout=log, stderr=log
+                )
         for path in gone:
             path.unlink(missing_ok=True)
 

@@ -120,12 +120,14 @@ class Place:
 
     def named(self, words: str) -> psutil.Process:
         """The process of this project whose command line has some words."""
-        (found,) = [
+        found = [
             p
             for p in psutil.process_iter()
             if words in " ".join(quietly(p.cmdline) or []) and self.mine(p) and "attached" not in p.cmdline()
         ]
-        return found
+        # A program that is just being started shows the command line of the one that starts it.
+        (first,) = [p for p in found if quietly(p.ppid) not in [other.pid for other in found]]
+        return first
 
     def mine(self, process: psutil.Process) -> bool:
         """Whether a process has this project's environment."""
