@@ -90,7 +90,7 @@ class Workplace:
         if not remote:
             free(self.host, self.mlflow_port, "the MLflow UI", "--mlflow-port")
         python = [sys.executable, "-m"]
-        server = Program("prefect", [*python, "prefect", "server", "start", *self.at(self.port)])
+        server = Program("prefect", [*python, "pipelines.prefect_server", "start", *self.at(self.port)])
         self.run(server)
         if not remote:
             artifacts = Path("mlruns/artifacts").absolute()
