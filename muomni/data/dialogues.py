@@ -3,7 +3,6 @@
 import hashlib
 import random
 from collections.abc import Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -64,37 +63,27 @@ class Dialogues:
 
     def __init__(self, folder: str | Path, split: str, mel: MelConfig) -> None:
         self.items: list[Dialogue] = []
-        # Decoding releases Python's lock: another core does it while this one unpacks the tars.
-        with one_thread(), ThreadPoolExecutor(1) as other:
-            pictures: dict[str, Future[Tensor]] = {}
-            mels: dict[str, Future[Tensor]] = {}
+        self.pictures: dict[str, Tensor] = {}
+        self.mels: dict[str, Tensor] = {}
+        with one_thread():
             for sample in read_shards(Path(folder), split):
-                about = sample["json"]
-                dialogue = Dialogue(
-                    about["task"], about["kind"], about["messages"], about["targets"], key=sample["__key__"]
-                )
-                for name in members_of_questions(about["messages"]):
-                    data = sample[name]
-                    digest = hashlib.blake2b(data, digest_size=16).hexdigest()
-                    dialogue.media[name] = digest
-                    if name.endswith(".png"):
-                        if digest not in pictures:
-                            pictures[digest] = other.submit(decode_picture, data)
-                    elif digest not in mels:
-                        mels[digest] = other.submit(decode_recording, data, mel)
-                self.items.append(dialogue)
-            self.pictures = {digest: made.result() for digest, made in pictures.items()}
-            self.mels = {digest: made.result() for digest, made in mels.items()}
+                self.items.append(self.read(sample, mel))
 
-
-def members_of_questions(messages: Sequence[Mapping[str, Any]]) -> list[str]:
-    """The members that hold what the user shows and says."""
-    return [p["member"] for m in messages if m["role"] == "user" for p in m["content"] if "member" in p]
-
-
-def decode_recording(data: bytes, mel: MelConfig) -> Tensor:
-    """A recording's bytes to its log-mel ``[T, M]``."""
-    return log_mel(torch.from_numpy(load_audio(data, mel.sample_rate)), mel)
+    def read(self, sample: Mapping[str, Any], mel: MelConfig) -> Dialogue:
+        """One conversation; its pictures and recordings go to the others."""
+        about = sample["json"]
+        dialogue = Dialogue(about["task"], about["kind"], about["messages"], about["targets"], key=sample["__key__"])
+        asked = [p["member"] for m in about["messages"] if m["role"] == "user" for p in m["content"] if "member" in p]
+        for name in asked:
+            data = sample[name]
+            digest = hashlib.blake2b(data, digest_size=16).hexdigest()
+            dialogue.media[name] = digest
+            if name.endswith(".png"):
+                if digest not in self.pictures:
+                    self.pictures[digest] = decode_picture(data)
+            elif digest not in self.mels:
+                self.mels[digest] = log_mel(torch.from_numpy(load_audio(data, mel.sample_rate)), mel)
+        return dialogue
 
 
 class Mixture:
