@@ -79,7 +79,9 @@ def make_parser() -> Parser:
     chat.add_argument("--video", metavar="FILE", help="a video, seen as one picture a second, without its sound")
     chat.add_argument("--audio-in", action="append", default=[], metavar="FILE", help="a recording; may be repeated")
     chat.add_argument("--audio-out", metavar="FILE.wav", help="also say the answer, into this file")
-    chat.add_argument("--stream", action="store_true", help="show the answer's text as it is written")
+    chat.add_argument(
+        "--stream", action="store_true", help="show the answer's text, and write its speech, as they are made"
+    )
     chat.add_argument(
         "--temperature", type=number(float, 0, 10), default=0.0, metavar="T", help="0 takes the likeliest (default)"
     )
@@ -98,6 +100,7 @@ def make_parser() -> Parser:
     say = commands.add_parser("say", help="read a text aloud")
     say.add_argument("text", metavar="TEXT", help="what to say")
     say.add_argument("--audio-out", metavar="FILE.wav", required=True, help="where to")
+    say.add_argument("--stream", action="store_true", help="write the speech as it is made")
     add_seed(say)
     add_model_options(say)
 

@@ -169,3 +169,30 @@ class Codec(nn.Module):
         error = (self.reconstruct(through) - target)[mask]
         loss = error.abs().mean() + 0.5 * error.square().mean() + commitment * commit
         return loss, error.detach().abs().mean(), torch.stack(codes, dim=-1)
+
+
+class DecoderStream:
+    """`Codec.decode` as the codes come: the same frames, each as soon as the convolution has its neighbours."""
+
+    def __init__(self, codec: Codec) -> None:
+        self.codec, self.reach = codec, codec.cfg.kernel // 2
+        self.codes = torch.zeros(0, codec.cfg.codebooks, dtype=torch.int64)  # those that a frame may need still
+        self.done = 0  # frames of them that are given
+
+    def push(self, codes: Tensor) -> Tensor:
+        """Take codes ``[T, Q]`` and give the log-mel ``[n, M]`` that is ready, perhaps none."""
+        self.codes = torch.cat((self.codes.to(codes.device), codes))
+        return self.give(len(self.codes) - self.reach)
+
+    def finish(self) -> Tensor:
+        """The log-mel of the last frames."""
+        return self.give(len(self.codes))
+
+    def give(self, end: int) -> Tensor:
+        """Frames up to ``end`` of those at hand that were not given yet."""
+        if end <= self.done:
+            return torch.zeros(0, self.codec.cfg.n_mels, device=self.codes.device)
+        mel = self.codec.decode(self.codes[None])[0, self.done : end]
+        keep = max(0, end - self.reach)
+        self.codes, self.done = self.codes[keep:], end - keep
+        return mel

@@ -13,7 +13,7 @@ from muomni.fusion import Plan, lay_out
 from muomni.omni import Omni
 from muomni.prompts import DICTATION, read_aloud
 from muomni.sampling import Sampling, answer_tokens
-from muomni.speech import Spoken, longest_sentence, sentences, speak, speakable
+from muomni.speech import SpeechStream, Spoken, longest_sentence, sentences, speak, speakable
 from muomni.tokenizer import Tokenizer, render_chat
 
 GREEDY = Sampling()
@@ -115,6 +115,7 @@ class Session:
         audio: Sequence[Recording] = (),
         *,
         speak: bool = False,
+        stream: bool = False,
         sampling: Sampling = GREEDY,
         max_tokens: int = 128,
         seed: int = 0,
@@ -130,12 +131,14 @@ class Session:
             video: a file, of which one picture a second is seen. Its sound is not heard; give it as audio.
             audio: recordings, as files or samples.
             speak: say the answer too.
+            stream: say it while it is being written, in pieces of a fifth of a second; else sentence by sentence once
+                it is. The codes are the same, the sound differs by how its phases are found.
             sampling: how tokens are drawn; greedy by default.
             max_tokens: tokens of the answer at most; a long question may leave room for a quarter of the context only.
             seed: of the draws of tokens and codes.
 
         Yields:
-            The plan, pieces of text, speech by sentences, and the whole `Answer`.
+            The plan, pieces of text and speech, and the whole `Answer`.
 
         Raises:
             UserError: at the first event, if an input is bad or too long.
@@ -145,7 +148,16 @@ class Session:
         prompt = self.conversation.prompt(question, min(max_tokens, model.cfg.thinker.context // 4))
         yield PlanEvent(prompt.plan)
         stop = {tokenizer.end, tokenizer.eos}
-        stream, states, ended = TextStream(tokenizer), [], False
+        written, states, ended = TextStream(tokenizer), list[Tensor](), False
+        voice = SpeechStream(model, tokenizer, torch.Generator().manual_seed(seed)) if speak and stream else None
+        waves, codes = list[Tensor](), list[Tensor]()
+
+        def heard(pieces: Iterator[Spoken]) -> Iterator[AudioEvent]:
+            for spoken in pieces:
+                waves.append(spoken.wave)
+                codes.append(spoken.codes)
+                yield AudioEvent(spoken.wave)
+
         rng = torch.Generator().manual_seed(seed)
         limit = min(max_tokens, prompt.plan.answer)
         banned = tokenizer.controls - stop
@@ -154,20 +166,18 @@ class Session:
                 ended = True
                 break
             states.append(state)
-            if piece := stream.push(token):
+            if piece := written.push(token):
                 yield TextEvent(piece)
-        if piece := stream.finish():
+            if voice:
+                yield from heard(voice.more(written.ids, states))
+        if piece := written.finish():
             yield TextEvent(piece)
-        said = tokenizer.decode(stream.ids)
+        said = tokenizer.decode(written.ids)
         if said.strip():  # an empty answer has no place in the template
             self.conversation.exchanges.append((question, said))
-        self._said = (stream.ids, torch.stack(states) if states else torch.empty(0))
-        waves, codes = [], []
+        self._said = (written.ids, torch.stack(states) if states else torch.empty(0))
         if speak:
-            for sentence in self._speak(seed):
-                waves.append(sentence.wave)
-                codes.append(sentence.codes)
-                yield AudioEvent(sentence.wave)
+            yield from heard(voice.more(written.ids, states, last=True) if voice else self._speak(seed))
         wave = torch.cat(waves) if waves else None
         yield Answer(said, prompt.plan, ended, wave, torch.cat(codes) if codes else None)
 
@@ -205,7 +215,7 @@ def transcribe(model: Omni, tokenizer: Tokenizer, recording: Recording, max_toke
 
 
 @torch.no_grad()
-def say(model: Omni, tokenizer: Tokenizer, text: str, seed: int = 0) -> Iterator[AudioEvent]:
+def say(model: Omni, tokenizer: Tokenizer, text: str, seed: int = 0, stream: bool = False) -> Iterator[AudioEvent]:
     """Read a text aloud, sentence after sentence.
 
     The Thinker reads each sentence as its own answer to a request to read it aloud, in one pass, and the Talker says
@@ -216,9 +226,10 @@ def say(model: Omni, tokenizer: Tokenizer, text: str, seed: int = 0) -> Iterator
         tokenizer: its tokenizer.
         text: any text; what is neither letter nor digit is not heard.
         seed: of the codes.
+        stream: give pieces of a fifth of a second as they are made, not whole sentences.
 
     Yields:
-        The speech of each sentence.
+        The speech.
 
     Raises:
         UserError: if there is nothing to say, or a sentence does not fit the context.
@@ -240,5 +251,8 @@ def say(model: Omni, tokenizer: Tokenizer, text: str, seed: int = 0) -> Iterator
         states = model.thinker(model.thinker.embed(torch.tensor([layout.ids], device=device)))[0]
         answer = torch.tensor(layout.answer, device=device)
         ids = [token for token, mine in zip(layout.ids, layout.answer, strict=True) if mine]
-        for sentence in speak(model, tokenizer, ids[:-1], states[answer][:-1], rng):  # all but <|end|>
-            yield AudioEvent(sentence.wave)
+        ids, states = ids[:-1], states[answer][:-1]  # all but <|end|>
+        voice = SpeechStream(model, tokenizer, rng)
+        pieces = voice.more(ids, list(states), last=True) if stream else speak(model, tokenizer, ids, states, rng)
+        for spoken in pieces:
+            yield AudioEvent(spoken.wave)

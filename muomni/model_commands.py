@@ -5,6 +5,7 @@ import os
 import shlex
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import closing, nullcontext
 from pathlib import Path
 
 import torch
@@ -17,6 +18,7 @@ from muomni.media import load_audio, load_image, save_audio
 from muomni.model_sources import fetch_model
 from muomni.omni import Omni, load_omni
 from muomni.sampling import Sampling
+from muomni.sound import GrowingSound
 from muomni.tokenizer import Tokenizer
 
 HELP = """\
@@ -84,14 +86,16 @@ def load(args: argparse.Namespace) -> tuple[Omni, Tokenizer]:
     return model, tokenizer
 
 
-def show(events: Iterator[Event], stream: bool) -> Answer:
-    """Print an answer: the plan as a note, the text at once or as it comes."""
+def show(events: Iterator[Event], stream: bool, sink: GrowingSound | None = None) -> Answer:
+    """Print an answer: the plan as a note, the text at once or as it comes; speech that comes goes into a file."""
     spoken = 0
     for event in events:
         if isinstance(event, PlanEvent):
             note(str(event.plan))
         elif isinstance(event, TextEvent) and stream:
             print(event.piece, end="", flush=True)
+        elif isinstance(event, AudioEvent) and sink is not None:
+            sink.write(event.wave)
         elif isinstance(event, AudioEvent):
             spoken += 1
             print(f"\rsentences spoken: {spoken}", end="", file=sys.stderr, flush=True)
@@ -121,14 +125,17 @@ def chat(args: argparse.Namespace) -> int:
     session = Session(model, tokenizer)
     if alone:
         return converse(session, args)
-    answer = show(
-        session.ask(args.text, args.image, args.video, args.audio_in, speak=target is not None, **generation(args)),
-        args.stream,
-    )
+    rate = model.cfg.mel.sample_rate
+    with closing(GrowingSound(target, rate)) if target is not None and args.stream else nullcontext() as sink:
+        voice = {"speak": target is not None, "stream": args.stream}
+        events = session.ask(args.text, args.image, args.video, args.audio_in, **voice, **generation(args))
+        answer = show(events, args.stream, sink)
     if target is not None:
         if answer.wave is None:
             raise UserError(f"{target}: not written, there is no letter or digit in the answer to speak")
-        write_sound(target, answer.wave, model.cfg.mel.sample_rate)
+        if sink is None:
+            save_audio(target, answer.wave, rate)
+        note(f"{target}: {len(answer.wave) / rate:.1f} s")
     return 0
 
 
@@ -260,8 +267,16 @@ def say_text(args: argparse.Namespace) -> int:
     """Write a text as speech."""
     target = check_output(args.audio_out)
     model, tokenizer = load(args)
-    waves = [event.wave for event in tqdm(say(model, tokenizer, args.text, args.seed), desc="sentences", leave=False)]
-    write_sound(target, torch.cat(waves), model.cfg.mel.sample_rate)
+    rate = model.cfg.mel.sample_rate
+    events = say(model, tokenizer, args.text, args.seed, args.stream)
+    if args.stream:
+        with closing(GrowingSound(target, rate)) as sink:
+            for event in events:
+                sink.write(event.wave)
+        note(f"{target}: {sink.samples / rate:.1f} s")
+    else:
+        waves = [event.wave for event in tqdm(events, desc="sentences", leave=False)]
+        write_sound(target, torch.cat(waves), rate)
     return 0
 
 

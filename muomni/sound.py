@@ -7,6 +7,7 @@ Nothing here needs torch, so that the processes that make the speech corpus star
 
 import io
 import os
+import wave
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -144,6 +145,43 @@ def save_audio(path: str | os.PathLike[str], wave: npt.ArrayLike, rate: int) -> 
         atomic_write_bytes(path, buffer.getvalue())
     except OSError as error:
         raise UserError(f"{path}: cannot be written ({error.strerror}); choose another place") from None
+
+
+class GrowingSound:
+    """A mono WAV of 16 bits that is written as sound comes; what is there can be played at any time.
+
+    Args:
+        path: ends in ``.wav``; made with the first samples, what was there is replaced.
+        rate: samples a second, Hz.
+    """
+
+    def __init__(self, path: Path, rate: int) -> None:
+        self.path, self.rate, self.samples = path, rate, 0
+        self.file: wave.Wave_write | None = None
+
+    def write(self, samples: npt.ArrayLike) -> None:
+        """Add samples ``[n]`` in [-1, 1].
+
+        Raises:
+            UserError: if they cannot be written.
+        """
+        pcm = np.round(np.asarray(samples, dtype=np.float32).clip(-1, 1) * 32767).astype("<i2")
+        try:
+            if self.file is None:
+                self.handle = self.path.open("wb")
+                self.file = wave.Wave_write(self.handle)
+                self.file.setparams((1, 2, self.rate, 0, "NONE", "not compressed"))
+            self.file.writeframes(pcm.tobytes())  # and puts the length into the header
+            self.handle.flush()
+        except OSError as error:
+            raise UserError(f"{self.path}: cannot be written ({error.strerror}); choose another place") from None
+        self.samples += len(pcm)
+
+    def close(self) -> None:
+        """End it."""
+        if self.file is not None:
+            self.file.close()
+            self.handle.close()
 
 
 # Containers, through PyAV

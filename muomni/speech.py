@@ -8,10 +8,11 @@ import torch
 from torch import Tensor
 
 from muomni.audio_encoder import normalise
+from muomni.codec import DecoderStream
 from muomni.omni import Omni
-from muomni.talker import Talker, spell
+from muomni.talker import Talker, Walk, spell
 from muomni.tokenizer import Tokenizer
-from muomni.vocoder import griffin_lim
+from muomni.vocoder import StreamingGriffinLim, griffin_lim, vocoder_of
 
 # Frames that a character takes on average at most; 3.5 is usual. What is longer than the Talker's frames is divided.
 FRAMES_A_CHARACTER = 5
@@ -22,7 +23,7 @@ SENTENCE_END = re.compile(r"[.!?…][\"'”’)\]]*$")
 
 @dataclass(frozen=True)
 class Spoken:
-    """One sentence as sound.
+    """A sentence or a piece of one as sound.
 
     Attributes:
         wave: float32 ``[samples]`` at the mel's sample rate, in [-1, 1].
@@ -43,6 +44,12 @@ def sentences(text: str, longest: int) -> list[tuple[int, int]]:
     Returns:
         Start and end of each. A longer sentence is divided between words, a longer word anywhere.
     """
+    found, rest = closed_sentences(text, longest)
+    return [*found, rest] if rest else found
+
+
+def closed_sentences(text: str, longest: int) -> tuple[list[tuple[int, int]], tuple[int, int] | None]:
+    """`sentences`, and apart from them the last one if more text would belong to it."""
     found: list[tuple[int, int]] = []
     begin, end, size = 0, 0, 0
     digits = max(1, longest // 8)
@@ -59,7 +66,7 @@ def sentences(text: str, longest: int) -> list[tuple[int, int]]:
         if closes and (end == len(text) or text[end].isspace()):
             found.append((begin, end))
             size = 0
-    return [*found, (begin, end)] if size else found
+    return found, (begin, end) if size else None
 
 
 def longest_sentence(talker: Talker) -> int:
@@ -112,3 +119,94 @@ def speak(
         )
         mel = model.codec.decode(codes[None])[0].float()  # [T, M] at 50 Hz
         yield Spoken(griffin_lim(mel, model.cfg.mel, model.cfg.vocoder), codes.cpu())
+
+
+class SpeechStream:
+    """Speech of a text that is still being written, in the pieces that can be made so far.
+
+    The Talker says a character once it knows the few after it that colour it, within words that are complete. Its codes
+    are the same as `speak` gives for the whole text; the sound is found in windows that move on
+    (`muomni.vocoder.StreamingGriffinLim`).
+
+    Args:
+        model: the model.
+        tokenizer: its tokenizer.
+        rng: source of the codes, on the CPU.
+        temperature: of the codes, by default the configured one; 0 takes the likeliest.
+        chunk: frames that are turned into sound at once, 50 a second.
+    """
+
+    def __init__(
+        self,
+        model: Omni,
+        tokenizer: Tokenizer,
+        rng: torch.Generator,
+        temperature: float | None = None,
+        chunk: int = 10,
+    ) -> None:
+        self.model, self.tokenizer, self.rng, self.temperature, self.chunk = model, tokenizer, rng, temperature, chunk
+        self.said = 0  # sentences that are spoken
+        self.walk: Walk | None = None  # through the sentence that is being spoken
+        self.codes: list[Tensor] = []  # of that sentence
+
+    @torch.no_grad()
+    def more(self, ids: Sequence[int], states: Sequence[Tensor], last: bool = False) -> Iterator[Spoken]:
+        """Speak what has become known.
+
+        Args:
+            ids: all tokens of the text so far.
+            states: the Thinker's state after reading each, ``[D]``.
+            last: whether the text is complete.
+
+        Yields:
+            Pieces of sound with the codes that were made since the piece before.
+        """
+        text, spans = self.tokenizer.decode(ids), self.tokenizer.char_spans(ids)
+        if not last:  # a word may go on
+            text = text[: max((place for place, c in enumerate(text, 1) if c.isspace()), default=0)]
+        closed, rest = closed_sentences(text, longest_sentence(self.model.talker))
+        known = [*((part, True) for part in closed), *([(rest, last)] if rest else [])]
+        for (start, end), complete in known[self.said :]:
+            if speakable(text[start:end]):
+                yield from self.sentence(text, spans, start, end, states, complete)
+            self.said += complete
+
+    def sentence(
+        self,
+        text: str,
+        spans: Sequence[tuple[int, int]],
+        start: int,
+        end: int,
+        states: Sequence[Tensor],
+        complete: bool,
+    ) -> Iterator[Spoken]:
+        """Speak a sentence as far as it is known."""
+        talker, cfg = self.model.talker, self.model.cfg
+        if self.walk is None:
+            self.walk = Walk(talker, self.rng, self.temperature)
+            self.decoder = DecoderStream(self.model.codec)
+            self.vocoder = StreamingGriffinLim(vocoder_of(cfg.mel, cfg.vocoder), self.chunk)
+        characters, tokens = spell_part(text, spans, start, end)
+        if not complete:  # what looks like the pause at the end may be one between words
+            characters, tokens = characters[:-1], tokens[:-1]
+        upto = len(characters) if complete else len(characters) - talker.condition.reach
+        if upto > self.walk.at:
+            device = states[0].device
+            conditions = talker.condition(
+                torch.tensor([characters], device=device), torch.stack([states[token] for token in tokens])[None]
+            )
+            for frame in self.walk.to(conditions, upto):
+                self.codes.append(frame.cpu())
+                wave = self.vocoder.push(self.decoder.push(frame[None]).cpu().float())
+                if len(wave):
+                    yield self.piece(wave)
+        if complete:
+            wave = self.vocoder.push(self.decoder.finish().cpu().float())
+            yield self.piece(torch.cat((wave, self.vocoder.finish())))
+            self.walk = None
+
+    def piece(self, wave: Tensor) -> Spoken:
+        """Sound with the codes that were made meanwhile."""
+        none = torch.zeros(0, self.model.talker.cfg.codebooks, dtype=torch.int64)
+        codes, self.codes = torch.stack(self.codes) if self.codes else none, []
+        return Spoken(wave, codes)

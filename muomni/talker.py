@@ -6,6 +6,8 @@ spells it, and how long it has been on it. From that come the frame's base code,
 and whether the next frame goes on to the next character. Going on from the last character ends the speech.
 """
 
+from collections.abc import Iterator
+
 import torch
 import torch.nn.functional as F
 from pydantic import Field, model_validator
@@ -68,11 +70,16 @@ def spell(text: str, spans: list[tuple[int, int]]) -> tuple[list[int], list[int]
 
 
 class CharacterStates(nn.Module):
-    """What conditions the Talker: one state a character from its neighbours and from the Thinker."""
+    """What conditions the Talker: one state a character from its neighbours and from the Thinker.
+
+    Attributes:
+        reach: how many characters on either side a state depends on.
+    """
 
     def __init__(self, cfg: TalkerConfig, thinker_width: int) -> None:
         super().__init__()
         width = cfg.character_width
+        self.reach = cfg.character_layers * (cfg.character_kernel // 2)
         self.embedding = nn.Embedding(len(CHARACTERS) + 1, width, padding_idx=PADDING)
         self.convolutions = nn.ModuleList(
             nn.Conv1d(width, width, cfg.character_kernel, padding=cfg.character_kernel // 2)
@@ -155,9 +162,6 @@ class Talker(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """Speak: sample frame after frame until the last character is left behind.
 
-        The way through the text is deterministic: the model gives at each frame the chance to go on, and the Talker
-        goes on once the chance of still staying falls below one half, the median of the stay's length.
-
         Args:
             characters: as `spell` gives them.
             thinker_states: of the token that spells each.
@@ -168,38 +172,83 @@ class Talker(nn.Module):
         Returns:
             Codes ``[T, Q]`` int64 and the character of each frame ``[T]`` int64.
         """
-        temperature = self.cfg.temperature if temperature is None else temperature
         states = self.condition(characters[None], thinker_states[None])
-        device = characters.device
-        limit = min(self.cfg.frames, LONGEST_STAY * len(characters))
-        cache = self.stack.new_cache(1, limit) if use_cache else None
-        history = [torch.full((self.cfg.codebooks,), self.cfg.codes, device=device)]
-        positions: list[int] = []
-        stays: list[int] = []
-        at, stay, still = 0, 0, 1.0
-        while at < len(characters) and len(positions) < limit:
-            positions.append(at)
-            stays.append(stay)
-            first = len(positions) - 1 if use_cache else 0
-            h = self(
-                torch.stack(history[first:])[None],
+        walk = Walk(self, rng, temperature, min(self.cfg.frames, LONGEST_STAY * len(characters)), use_cache)
+        codes = list(walk.to(states, len(characters)))
+        return torch.stack(codes), torch.tensor(walk.positions, device=characters.device)
+
+
+class Walk:
+    """An utterance on its way through its characters, of which more may become known as it goes.
+
+    The way is deterministic: the model gives at each frame the chance to go on, and the Talker goes on once the chance
+    of still staying falls below one half, the median of the stay's length.
+
+    Args:
+        talker: in eval mode.
+        rng: source of the samples, on the CPU.
+        temperature: of the codes, by default the configured one; 0 takes the likeliest.
+        frames: at most; by default as many as the Talker can make.
+        use_cache: False recomputes all frames at each step, to check the cache against.
+
+    Attributes:
+        at: the character of the next frame.
+        positions: the character of each frame so far.
+    """
+
+    def __init__(
+        self,
+        talker: Talker,
+        rng: torch.Generator,
+        temperature: float | None = None,
+        frames: int | None = None,
+        use_cache: bool = True,
+    ) -> None:
+        self.talker, self.rng = talker, rng
+        self.temperature = talker.cfg.temperature if temperature is None else temperature
+        self.limit = talker.cfg.frames if frames is None else frames
+        self.cache = talker.stack.new_cache(1, self.limit) if use_cache else None
+        device = talker.advance.weight.device
+        self.history = [torch.full((talker.cfg.codebooks,), talker.cfg.codes, device=device)]
+        self.positions: list[int] = []
+        self.stays: list[int] = []
+        self.at, self.stay, self.still = 0, 0, 1.0
+
+    @torch.no_grad()
+    def to(self, states: Tensor, end: int) -> Iterator[Tensor]:
+        """Speak until a character is reached.
+
+        Args:
+            states: of the characters so far, ``[1, N, D]``, as `Talker.condition` gives them.
+            end: the character that is not spoken yet, N at most.
+
+        Yields:
+            The codes ``[Q]`` int64 of each frame.
+        """
+        talker, device = self.talker, states.device
+        while self.at < end and len(self.positions) < self.limit:
+            self.positions.append(self.at)
+            self.stays.append(self.stay)
+            first = len(self.positions) - 1 if self.cache is not None else 0
+            h = talker(
+                torch.stack(self.history[first:])[None],
                 states,
-                torch.tensor([positions[first:]], device=device),
-                torch.tensor([stays[first:]], device=device),
-                cache,
+                torch.tensor([self.positions[first:]], device=device),
+                torch.tensor([self.stays[first:]], device=device),
+                self.cache,
             )[0, -1]
-            frame = torch.zeros(self.cfg.codebooks, dtype=torch.int64, device=device)
+            frame = torch.zeros(talker.cfg.codebooks, dtype=torch.int64, device=device)
             state = h
-            for q, head in enumerate(self.code_heads):
-                frame[q] = pick(head(state), temperature, rng)
-                state = state + self.code_embedding[q](frame[q])
-            history.append(frame)
-            still *= 1 - float(self.advance(h).float().sigmoid())
-            if still < 0.5 or stay + 1 >= LONGEST_STAY:
-                at, stay, still = at + 1, 0, 1.0
+            for q, head in enumerate(talker.code_heads):
+                frame[q] = pick(head(state), self.temperature, self.rng)
+                state = state + talker.code_embedding[q](frame[q])
+            self.history.append(frame)
+            self.still *= 1 - float(talker.advance(h).float().sigmoid())
+            if self.still < 0.5 or self.stay + 1 >= LONGEST_STAY:
+                self.at, self.stay, self.still = self.at + 1, 0, 1.0
             else:
-                stay += 1
-        return torch.stack(history[1:]), torch.tensor(positions, device=device)
+                self.stay += 1
+            yield frame
 
 
 def pick(logits: Tensor, temperature: float, rng: torch.Generator) -> Tensor:

@@ -92,11 +92,97 @@ class GriffinLim(nn.Module):
         return torch.istft(spectrum, *args, center=True, length=samples).clamp(-1, 1)
 
 
+class StreamingGriffinLim:
+    """Sound as the frames come: Griffin-Lim on a window that moves on, what was given fixed (Zhu et al., 2007).
+
+    Each window holds some frames that were given already, the new ones, and some that only help to find the phases
+    of the new ones; those are found again in the next window. Sound that was given is put back in every round, so
+    that the new sound joins it, and what is left of a step is faded over.
+
+    Args:
+        vocoder: its frames, filters and settings.
+        chunk: frames that come out at once, 50 a second.
+    """
+
+    PAST, AHEAD = 6, 3  # frames before and after the new ones: a window of the transform spans 2.5 hops
+    FADE = 160  # samples of the join, held back until the next window
+
+    def __init__(self, vocoder: GriffinLim, chunk: int = 10) -> None:
+        self.vocoder, self.chunk = vocoder, chunk
+        self.frames = torch.zeros(0, vocoder.mel.n_mels)  # those that a window may need still
+        self.first = 0  # number of the first of them
+        self.made = 0  # frames whose sound is found
+        self.past = torch.zeros(0)  # sound up to there, the last frames of it
+        self.spectrum = torch.zeros(0)  # complex [F, n]: what the last window found for the frames after `made`
+        self.held = torch.zeros(0)  # the last samples found, not given yet
+
+    def push(self, logmel: torch.Tensor) -> torch.Tensor:
+        """Take frames ``[T, n_mels]``, and give the sound that is ready, float32 ``[samples]``, perhaps none."""
+        self.frames = torch.cat((self.frames, logmel.to(self.frames)))
+        pieces = []
+        while self.first + len(self.frames) - self.made >= self.chunk + self.AHEAD:
+            pieces.append(self.window(self.made + self.chunk, last=False))
+        return torch.cat(pieces) if pieces else torch.zeros(0)
+
+    def finish(self) -> torch.Tensor:
+        """The sound of what is left; all pieces together have `hop` samples a frame."""
+        rest = self.first + len(self.frames)
+        wave = self.window(rest, last=True) if rest > self.made else torch.zeros(0)
+        wave, self.held = torch.cat((wave, self.held)), torch.zeros(0)
+        return wave
+
+    @torch.no_grad()
+    def window(self, end: int, last: bool) -> torch.Tensor:
+        """Find the sound of the frames from `made` to ``end``; what can be given of it."""
+        vocoder, hop = self.vocoder, self.vocoder.hop
+        mel = vocoder.mel
+        known = min(self.made, self.PAST)  # frames of the window whose sound is given
+        start = self.made - known
+        bands = self.frames[start - self.first : end + self.AHEAD - self.first]
+        bands = torch.cat((bands, bands[-1:])).clamp(max=20).exp()
+        target = vocoder.magnitudes(bands).T  # [F, n + 1]
+        samples = (target.shape[1] - 1) * hop
+        draw = torch.Generator().manual_seed(vocoder.cfg.seed + self.made)
+        spectrum = torch.polar(target, torch.rand(target.shape, generator=draw) * (2 * torch.pi))
+        args = (mel.n_fft, hop, mel.win_length, vocoder.window)
+        given = self.past[len(self.past) - known * hop :]
+        if known:
+            heard = torch.stft(given, *args, center=True, pad_mode="constant", return_complex=True)
+            spectrum[:, :known] = heard[:, :known]
+            guess = self.spectrum[:, : spectrum.shape[1] - known]
+            spectrum[:, known : known + guess.shape[1]] = guess
+        previous = torch.zeros_like(spectrum)
+        for _ in range(vocoder.cfg.iterations):
+            wave = torch.istft(spectrum, *args, center=True, length=samples)
+            wave[: len(given)] = given
+            consistent = torch.stft(wave, *args, center=True, pad_mode="constant", return_complex=True)
+            direction = consistent - previous * (vocoder.cfg.momentum / (1 + vocoder.cfg.momentum))
+            spectrum = target * direction / direction.abs().clamp(min=1e-12)
+            previous = consistent
+        wave = torch.istft(spectrum, *args, center=True, length=samples).clamp(-1, 1)
+        fade = len(self.held)
+        if fade:
+            weight = torch.linspace(0, 1, fade + 2)[1:-1]
+            wave[len(given) - fade : len(given)].lerp_(self.held, 1 - weight)
+            given = torch.cat((given[:-fade], wave[len(given) - fade : len(given)]))
+        stop = (end - start) * hop
+        give = stop if last else stop - self.FADE
+        out = wave[len(given) - fade : give]
+        self.held = torch.zeros(0) if last else wave[give:stop].clone()
+        self.past = torch.cat((given, wave[len(given) : stop]))[-self.PAST * hop :]
+        self.spectrum = spectrum[:, end - start :]
+        self.made = end
+        keep = max(self.first, end - self.PAST)
+        self.frames, self.first = self.frames[keep - self.first :], keep
+        return out
+
+
 @lru_cache(maxsize=8)
-def _vocoder(mel: MelConfig, cfg: VocoderConfig) -> GriffinLim:
+def vocoder_of(mel: MelConfig, cfg: VocoderConfig) -> GriffinLim:
+    """A vocoder on the CPU, made once for each configuration."""
     return GriffinLim(mel, cfg)
 
 
 def griffin_lim(logmel: torch.Tensor, mel: MelConfig, cfg: VocoderConfig) -> torch.Tensor:
     """`GriffinLim` on the CPU as a function, its filters kept between calls: [T, n_mels] to [T * 320]."""
-    return _vocoder(mel, cfg)(logmel.cpu())
+    return vocoder_of(mel, cfg)(logmel.cpu())

@@ -102,6 +102,16 @@ def test_say_writes_a_wav_file(run: Run, files: Path) -> None:
     assert (files / "said.wav").read_bytes() != (files / "other.wav").read_bytes()
 
 
+@pytest.mark.parametrize("command", [["say", "Good morning. How are you?"], ["chat", "--text", "What is it?"]])
+def test_streamed_speech_lasts_as_long_as_the_whole(run: Run, files: Path, command: list[str]) -> None:
+    options = ["--temperature", 1, "--max-tokens", 12] if command[0] == "chat" else []
+    whole = run(*command, *options, "--audio-out", files / "whole.wav")
+    parts = run(*command, *options, "--audio-out", files / "parts.wav", "--stream")
+    assert whole[0] == parts[0] == 0 and whole[1] == parts[1]
+    waves = [soundfile.read(files / name) for name in ("whole.wav", "parts.wav")]
+    assert waves[0][1] == waves[1][1] == 16000 and len(waves[0][0]) == len(waves[1][0]) > 1600
+
+
 BAD_MEDIA = [
     ("chat", "--image", "nowhere.png", "no such file"),
     ("chat", "--image", "empty", "empty"),

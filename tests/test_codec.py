@@ -4,7 +4,7 @@ import pytest
 import torch
 from small_models import CODEC
 
-from muomni.codec import Codec, CodecConfig, Quantiser
+from muomni.codec import Codec, CodecConfig, DecoderStream, Quantiser
 from muomni.config import parse
 from muomni.errors import UserError
 
@@ -135,3 +135,14 @@ def test_fewer_frames_than_codes_can_start_it() -> None:
 def test_even_kernel_is_refused() -> None:
     with pytest.raises(UserError, match="kernel"):
         parse(CodecConfig, CODEC.model_dump() | {"kernel": 4}, "params.yaml: codec")
+
+
+@pytest.mark.parametrize("sizes", [[1] * 30, [30], [4, 1, 25]])
+def test_decoding_as_codes_come_gives_the_same_frames(sizes: list[int]) -> None:
+    torch.manual_seed(0)
+    codec = Codec(CODEC.model_copy(update={"kernel": 5})).eval()
+    codes = torch.randint(CODEC.codes, (30, CODEC.codebooks))
+    stream = DecoderStream(codec)
+    parts = [stream.push(part) for part in codes.split(sizes)]
+    assert sum(map(len, parts)) == 28, "the last frames wait for what comes after"
+    torch.testing.assert_close(torch.cat([*parts, stream.finish()]), codec.decode(codes[None])[0])

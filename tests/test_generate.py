@@ -57,6 +57,30 @@ def test_events_come_in_order_and_join_to_the_answer(small: Small) -> None:
     assert answer.plan.positions["image"] == 5 and answer.plan.positions["audio"] == 13
 
 
+def test_speech_that_is_streamed_is_the_same_but_for_its_phases_and_comes_earlier(small: Small) -> None:
+    earlier = 0
+    for seed in range(8):
+        options = {"speak": True, "sampling": DRAWN, "max_tokens": 80, "seed": seed}
+        events = list(Session(*small).ask("What is it?", [picture("red")], stream=True, **options))
+        whole, answer = last(Session(*small).ask("What is it?", [picture("red")], **options)), events[-1]
+        assert isinstance(answer, Answer) and answer.text == whole.text
+        if whole.codes is None or whole.wave is None:  # nothing that can be spoken
+            assert answer.codes is None and answer.wave is None
+            continue
+        assert answer.codes is not None and torch.equal(answer.codes, whole.codes), seed
+        assert answer.wave is not None and len(answer.wave) == len(whole.wave)
+        assert torch.equal(torch.cat([e.wave for e in events if isinstance(e, AudioEvent)]), answer.wave)
+        kinds = [type(event) for event in events]
+        earlier += kinds.index(AudioEvent) < len(kinds) - 1 - kinds[::-1].index(TextEvent)
+    assert earlier >= 3, "it speaks while it writes"
+
+
+def test_say_streams_what_it_says(small: Small) -> None:
+    text = "Good morning. There are 3 dogs, and it is, as Dr. No said, a very long way to the green field!"
+    whole, parts = list(say(*small, text)), list(say(*small, text, stream=True))
+    assert len(parts) > len(whole) and sum(len(p.wave) for p in parts) == sum(len(w.wave) for w in whole)
+
+
 def test_an_answer_is_the_seeds_and_nobody_elses(small: Small) -> None:
     torch.manual_seed(1)
     state = torch.get_rng_state()

@@ -5,6 +5,7 @@ import math
 import struct
 import zlib
 from collections.abc import Callable
+from contextlib import closing
 from fractions import Fraction
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from PIL import Image
 from muomni import media, sound
 from muomni.errors import UserError
 from muomni.media import image_to_tensor, load_audio, load_image, load_video, save_audio
+from muomni.sound import GrowingSound
 
 
 def sine(seconds: float = 1.0, rate: int = 16000) -> np.ndarray:
@@ -266,3 +268,15 @@ def test_too_long_or_too_many(monkeypatch: pytest.MonkeyPatch) -> None:
     for fps in (0.0, -1.0, math.nan, math.inf):
         with pytest.raises(UserError, match="frames a second"):
             load_video(movie_bytes(0.3), fps)
+
+
+def test_a_growing_sound_can_be_read_at_any_time(tmp_path: Path) -> None:
+    path, wave = tmp_path / "grows.wav", sine()[:4000]
+    with closing(GrowingSound(path, 16000)) as sound:
+        assert not path.exists(), "nothing was said yet"
+        for end in (1000, 1500, 4000):
+            sound.write(wave[sound.samples : end])
+            assert len(load_audio(path)) == end
+    assert np.abs(load_audio(path) - wave).max() < 1e-4
+    with pytest.raises(UserError, match="cannot be written"):
+        GrowingSound(tmp_path / "nowhere" / "a.wav", 16000).write(wave)

@@ -7,7 +7,7 @@ from small_models import TALKER, enlarge
 from muomni.audio_encoder import CHARACTERS, normalise
 from muomni.config import parse
 from muomni.errors import UserError
-from muomni.talker import LONGEST_STAY, PADDING, SPACE, Talker, TalkerConfig, pick, spell
+from muomni.talker import LONGEST_STAY, PADDING, SPACE, Talker, TalkerConfig, Walk, pick, spell
 from muomni.tokenizer import Tokenizer
 
 WIDTH = 32
@@ -40,6 +40,16 @@ def test_cached_and_uncached_speech_is_the_same(temperature: float) -> None:
     whole = model.generate(characters, states, rng(), temperature, use_cache=False)
     assert len(cached[0]) > 12 and cached[0].unique().numel() > 3
     assert torch.equal(cached[0], whole[0]) and torch.equal(cached[1], whole[1])
+
+
+def test_a_text_that_becomes_known_bit_by_bit_is_the_same_speech() -> None:
+    model, (characters, states) = make(), text(20)
+    whole, positions = model.generate(characters, states, rng())
+    walk, codes = Walk(model, rng()), []
+    for known in (3, 6, 7, 15, 20):
+        end = known if known == 20 else known - model.condition.reach
+        codes += list(walk.to(model.condition(characters[None, :known], states[None, :known]), end))
+    assert torch.equal(torch.stack(codes), whole) and walk.positions == positions.tolist()
 
 
 @torch.no_grad()

@@ -8,7 +8,7 @@ from small_models import MEL
 
 from muomni.errors import UserError
 from muomni.mel import log_mel
-from muomni.vocoder import GriffinLim, VocoderConfig, griffin_lim
+from muomni.vocoder import GriffinLim, StreamingGriffinLim, VocoderConfig, griffin_lim
 
 CFG = VocoderConfig(kind="griffin_lim", iterations=32, momentum=0.99, inversion_steps=8, seed=0)
 
@@ -80,3 +80,38 @@ def test_no_frames_or_nan_is_one_clear_line(frames: torch.Tensor) -> None:
 def test_extreme_frames_stay_in_range() -> None:
     wave = griffin_lim(torch.full((5, 128), 1e4), MEL, CFG)
     assert bool(torch.isfinite(wave).all()) and wave.abs().max() <= 1
+
+
+def streamed(frames: torch.Tensor, sizes: list[int]) -> list[torch.Tensor]:
+    """The pieces of sound for frames that come in parts of the given sizes, the last taking the rest."""
+    stream = StreamingGriffinLim(GriffinLim(MEL, CFG))
+    bounds = [*torch.tensor([0, *sizes]).cumsum(0).tolist(), len(frames)]
+    pieces = [stream.push(frames[a:b]) for a, b in zip(bounds, bounds[1:], strict=False)]
+    return [*pieces, stream.finish()]
+
+
+@pytest.mark.parametrize("frames", [1, 2, 9, 10, 13, 14, 50, 127, 128])
+def test_streamed_duration_is_exact_for_any_length(frames: int) -> None:
+    wave = torch.cat(streamed(torch.full((frames, 128), -1.0), [1] * frames))
+    assert wave.shape == (frames * 320,) and wave.abs().max() <= 1 and wave.abs().max() > 0
+
+
+def test_streamed_sound_does_not_depend_on_how_the_frames_come() -> None:
+    frames = log_mel(voice_like(), MEL)[::2]
+    once, ones = torch.cat(streamed(frames, [])), streamed(frames, [1] * len(frames))
+    assert torch.equal(once, torch.cat(ones)) and torch.equal(once, torch.cat(streamed(frames, [7, 30, 1])))
+    # The first piece is there as soon as its frames and the three after them are, less what is held to be faded.
+    assert [len(piece) for piece in ones[:13]] == [0] * 12 + [10 * 320 - 160]
+
+
+def test_streamed_sound_has_its_frames_and_no_joins() -> None:
+    frames = log_mel(voice_like(2.0), MEL)[::2]
+    whole, pieces = griffin_lim(frames, MEL, CFG), torch.cat(streamed(frames, []))
+    errors = [float((log_mel(wave, MEL)[::2] - frames).abs().mean()) for wave in (whole, pieces)]
+    assert errors[1] < 1.25 * errors[0], errors
+    # A click is a jump of the slope: at the joins it is no larger than elsewhere.
+    slope = pieces.diff().diff().abs()
+    joins = torch.arange(10 * 320, len(pieces) - 400, 10 * 320)
+    near = torch.stack([slope[join - 200 : join + 40].max() for join in joins.tolist()])
+    between = torch.stack([slope[join - 1600 : join - 1360].max() for join in joins.tolist()])
+    assert near.mean() < 1.5 * between.mean(), (near, between)
