@@ -61,6 +61,8 @@ def main() -> None:
         torch.manual_seed(options.seed)
         model = Omni(read_shapes(f"profiles/{options.profile}.yaml")[0]).eval()
         model.talker.advance.bias.data.fill_(-1.5)  # goes on after some frames, as a trained one does
+        logits = model.thinker.logits  # all of them are computed, and those that the tokenizer knows are used
+        model.thinker.logits = lambda state: logits(state)[..., : tokenizer.vocab_size]  # type: ignore[method-assign]
     rate, judge = model.cfg.mel.sample_rate, None if options.profile else find_judge("auto")
     rows = [r["text"] for r in read_utterances(options.corpus) if r["split"] == "test" and r["speaker"] == "hibari"]
     random.Random(options.seed).shuffle(rows)
