@@ -4,11 +4,12 @@ import json
 import signal
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from tracking_tools import STAGE, Server, Trainer, card
+from tracking_tools import STAGE, Server, Trainer, card, wait_until
 
 from muomni.cli import main
 from muomni.errors import UserError
@@ -132,7 +133,15 @@ def test_the_server_is_stopped_before_the_run_is_known(server: Server, tmp_path:
         assert len(waits(tmp_path)) == 1
     finally:
         server.signal(signal.SIGCONT)
-    sync_all()
+
+    def synced() -> bool:
+        # What was stopped for more than 5 s its own supervisor may replace, so that nobody answers for a moment.
+        with suppress(UserError):
+            sync_all()
+            return True
+        return False
+
+    wait_until(synced, 60)
     check_whole(tmp_path, 0.05)
 
 
