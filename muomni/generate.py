@@ -252,7 +252,9 @@ def say(model: Omni, tokenizer: Tokenizer, text: str, seed: int = 0, stream: boo
         answer = torch.tensor(layout.answer, device=device)
         ids = [token for token, mine in zip(layout.ids, layout.answer, strict=True) if mine]
         ids, states = ids[:-1], states[answer][:-1]  # all but <|end|>
-        voice = SpeechStream(model, tokenizer, rng)
-        pieces = voice.more(ids, list(states), last=True) if stream else speak(model, tokenizer, ids, states, rng)
+        if stream:
+            pieces = SpeechStream(model, tokenizer, rng).more(ids, list(states), last=True)
+        else:
+            pieces = speak(model, tokenizer, ids, states, rng)
         for spoken in pieces:
             yield AudioEvent(spoken.wave)

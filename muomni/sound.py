@@ -9,6 +9,7 @@ import io
 import os
 import wave
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -178,10 +179,12 @@ class GrowingSound:
         self.samples += len(pcm)
 
     def close(self) -> None:
-        """End it."""
+        """End it. Every `write` left the file whole, so there is nothing that could get lost here."""
         if self.file is not None:
-            self.file.close()
-            self.handle.close()
+            with suppress(OSError):  # of a write that failed, and was told
+                self.file.close()
+            with suppress(OSError):
+                self.handle.close()
 
 
 # Containers, through PyAV

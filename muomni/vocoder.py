@@ -66,30 +66,59 @@ class GriffinLim(nn.Module):
         Raises:
             UserError: if there is no frame, or one that is not finite.
         """
-        if logmel.ndim != 2 or logmel.shape[1] != self.mel.n_mels:
-            raise ValueError(f"expected [T, {self.mel.n_mels}], got {tuple(logmel.shape)}")
         if len(logmel) == 0:
             raise UserError("vocoder: no frames to make a sound from; the text may be empty")
+        target = self.target(self.checked(logmel))
+        draw = torch.Generator().manual_seed(self.cfg.seed)  # its own, the global one stays untouched
+        phase = torch.rand(target.shape, generator=draw).to(target) * (2 * torch.pi)
+        return self.find(target, torch.polar(target, phase), torch.zeros(0))[0]
+
+    def checked(self, logmel: torch.Tensor) -> torch.Tensor:
+        """Frames ``[T, n_mels]`` as float32 where the vocoder is; errors as `forward` raises them."""
+        if logmel.ndim != 2 or logmel.shape[1] != self.mel.n_mels:
+            raise ValueError(f"expected [T, {self.mel.n_mels}], got {tuple(logmel.shape)}")
         logmel = logmel.to(self.window)
         if not bool(torch.isfinite(logmel).all()):
             raise UserError("vocoder: the frames hold NaN or infinite values; train codec and Talker again")
-        mel, samples = self.mel, len(logmel) * self.hop
+        return logmel
+
+    def target(self, logmel: torch.Tensor) -> torch.Tensor:
+        """The magnitudes ``[F, T + 1]`` that the sound of frames ``[T, n_mels]`` should have."""
         # T * hop samples end on the centre of a frame T, which the mel does not have: repeat the last one
-        bands = torch.cat((logmel, logmel[-1:])).clamp(max=20).exp()
-        target = self.magnitudes(bands).T  # [F, T + 1]
-        draw = torch.Generator().manual_seed(self.cfg.seed)  # its own, the global one stays untouched
-        phase = torch.rand(target.shape, generator=draw).to(target) * (2 * torch.pi)
-        spectrum = torch.polar(target, phase)
+        return self.magnitudes(torch.cat((logmel, logmel[-1:])).clamp(max=20).exp()).T
+
+    def transform(self, wave: torch.Tensor) -> torch.Tensor:
+        """The spectrum ``[F, T + 1]`` of a sound ``[T * hop]``."""
+        mel = self.mel
+        return torch.stft(
+            wave, mel.n_fft, self.hop, mel.win_length, self.window, pad_mode="constant", return_complex=True
+        )
+
+    def find(
+        self, target: torch.Tensor, spectrum: torch.Tensor, given: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Find phases by the fast Griffin-Lim algorithm.
+
+        Args:
+            target: magnitudes ``[F, T + 1]``.
+            spectrum: complex ``[F, T + 1]`` to begin with.
+            given: the beginning of the sound where it is known, ``[samples]``, kept through all rounds.
+
+        Returns:
+            The sound ``[T * hop]`` in [-1, 1], its known beginning found like the rest, and its spectrum.
+        """
+        mel, samples = self.mel, (target.shape[1] - 1) * self.hop
         args = (mel.n_fft, self.hop, mel.win_length, self.window)
         previous = torch.zeros_like(spectrum)
         for _ in range(self.cfg.iterations):
-            wave = torch.istft(spectrum, *args, center=True, length=samples)
-            consistent = torch.stft(wave, *args, center=True, pad_mode="constant", return_complex=True)
+            wave = torch.istft(spectrum, *args, length=samples)
+            wave[: len(given)] = given
+            consistent = self.transform(wave)
             # Perraudin's extrapolation, up to a factor that the division by the magnitude removes
             direction = consistent - previous * (self.cfg.momentum / (1 + self.cfg.momentum))
             spectrum = target * direction / direction.abs().clamp(min=1e-12)
             previous = consistent
-        return torch.istft(spectrum, *args, center=True, length=samples).clamp(-1, 1)
+        return torch.istft(spectrum, *args, length=samples).clamp(-1, 1), spectrum
 
 
 class StreamingGriffinLim:
@@ -117,8 +146,12 @@ class StreamingGriffinLim:
         self.held = torch.zeros(0)  # the last samples found, not given yet
 
     def push(self, logmel: torch.Tensor) -> torch.Tensor:
-        """Take frames ``[T, n_mels]``, and give the sound that is ready, float32 ``[samples]``, perhaps none."""
-        self.frames = torch.cat((self.frames, logmel.to(self.frames)))
+        """Take frames ``[T, n_mels]``, and give the sound that is ready, float32 ``[samples]``, perhaps none.
+
+        Raises:
+            UserError: if a frame is not finite.
+        """
+        self.frames = torch.cat((self.frames, self.vocoder.checked(logmel)))
         pieces = []
         while self.first + len(self.frames) - self.made >= self.chunk + self.AHEAD:
             pieces.append(self.window(self.made + self.chunk, last=False))
@@ -135,31 +168,17 @@ class StreamingGriffinLim:
     def window(self, end: int, last: bool) -> torch.Tensor:
         """Find the sound of the frames from `made` to ``end``; what can be given of it."""
         vocoder, hop = self.vocoder, self.vocoder.hop
-        mel = vocoder.mel
         known = min(self.made, self.PAST)  # frames of the window whose sound is given
         start = self.made - known
-        bands = self.frames[start - self.first : end + self.AHEAD - self.first]
-        bands = torch.cat((bands, bands[-1:])).clamp(max=20).exp()
-        target = vocoder.magnitudes(bands).T  # [F, n + 1]
-        samples = (target.shape[1] - 1) * hop
+        target = vocoder.target(self.frames[start - self.first : end + self.AHEAD - self.first])
         draw = torch.Generator().manual_seed(vocoder.cfg.seed + self.made)
         spectrum = torch.polar(target, torch.rand(target.shape, generator=draw) * (2 * torch.pi))
-        args = (mel.n_fft, hop, mel.win_length, vocoder.window)
         given = self.past[len(self.past) - known * hop :]
         if known:
-            heard = torch.stft(given, *args, center=True, pad_mode="constant", return_complex=True)
-            spectrum[:, :known] = heard[:, :known]
+            spectrum[:, :known] = vocoder.transform(given)[:, :known]
             guess = self.spectrum[:, : spectrum.shape[1] - known]
             spectrum[:, known : known + guess.shape[1]] = guess
-        previous = torch.zeros_like(spectrum)
-        for _ in range(vocoder.cfg.iterations):
-            wave = torch.istft(spectrum, *args, center=True, length=samples)
-            wave[: len(given)] = given
-            consistent = torch.stft(wave, *args, center=True, pad_mode="constant", return_complex=True)
-            direction = consistent - previous * (vocoder.cfg.momentum / (1 + vocoder.cfg.momentum))
-            spectrum = target * direction / direction.abs().clamp(min=1e-12)
-            previous = consistent
-        wave = torch.istft(spectrum, *args, center=True, length=samples).clamp(-1, 1)
+        wave, spectrum = vocoder.find(target, spectrum, given)
         fade = len(self.held)
         if fade:
             weight = torch.linspace(0, 1, fade + 2)[1:-1]

@@ -175,7 +175,7 @@ def waiting(root: Path) -> bool:
     if any(unsent_root().glob(f"*/{RUN}")):
         return True
     for folder in folders(root):
-        if not Sender(folder).complete():
+        if read(folder / RUN) and not Sender(folder).complete():
             with suppress(UserError), claimed(folder):
                 return True
     return False

@@ -2,6 +2,8 @@
 
 import json
 import socket
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,7 +19,7 @@ from muomni.errors import UserError
 from muomni.train.report import MetricsFile
 from muomni.train.task import TrainConfig
 from pipelines import run, sender, tracking, training
-from pipelines.sync import end_interrupted, set_aside, sync, unsent_root
+from pipelines.sync import end_interrupted, set_aside, sync, unsent_root, waiting
 from pipelines.tracking import track
 
 if TYPE_CHECKING:
@@ -185,6 +187,41 @@ def test_a_discarded_trainings_points_are_still_sent() -> None:
     client = sender.connect()
     assert points(client, "0123") == expected(range(1, 11))
     assert client.get_run(sender.find_run(client, "0123")).info.status == "KILLED"
+
+
+HOLDER = """
+import time
+from pipelines.run import take_lock
+lock = take_lock("a-thinker")
+print("held", flush=True)
+time.sleep(1.5)
+"""
+
+
+def test_a_run_whose_process_is_just_ending_is_waited_for() -> None:
+    folder = run.state_dir("a-thinker")
+    record = {"key": "0124", "stage": "a-thinker", "started": 1000, "params": {}, "tags": {"muomni.run": "0124"}}
+    (folder / sender.RUN).write_text(json.dumps(record | {"status": None, "ended": None}))
+    with subprocess.Popen([sys.executable, "-c", HOLDER], stdout=subprocess.PIPE, text=True) as holder:
+        assert holder.stdout is not None and holder.stdout.readline() == "held\n"
+        assert not waiting(run.state_root()), "its own process may send it still"
+        assert end_interrupted(run.state_root()) == 0
+        assert end_interrupted(run.state_root(), patience=20) == 1
+    client = sender.connect()
+    assert client.get_run(sender.find_run(client, "0124")).info.status == "KILLED"
+    assert not waiting(run.state_root()), "all of it was sent"
+
+
+def test_what_its_own_process_does_not_send_is_waiting() -> None:
+    folder = run.state_dir("a-thinker")
+    record = {"key": "0125", "stage": "a-thinker", "started": 1000, "params": {}, "tags": {"muomni.run": "0125"}}
+    (folder / sender.RUN).write_text(json.dumps(record | {"status": None, "ended": None}))
+    assert waiting(run.state_root())
+    set_aside(folder)
+    assert waiting(run.state_root()), "set aside, and not sent"
+    assert sync() == (1, 0) and not waiting(run.state_root())
+    run.state_dir("a-thinker").joinpath(sender.RUN).write_text("{half")
+    assert not waiting(run.state_root()), "nothing can be sent of a record that cannot be read"
 
 
 def test_where_an_experiments_copy_sends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

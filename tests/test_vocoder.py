@@ -75,6 +75,9 @@ def test_deterministic_by_its_own_seed_and_leaves_the_global_one_alone() -> None
 def test_no_frames_or_nan_is_one_clear_line(frames: torch.Tensor) -> None:
     with pytest.raises(UserError, match="vocoder:"):
         griffin_lim(frames, MEL, CFG)
+    if len(frames):
+        with pytest.raises(UserError, match="vocoder:"):
+            StreamingGriffinLim(GriffinLim(MEL, CFG)).push(frames)
 
 
 def test_extreme_frames_stay_in_range() -> None:
