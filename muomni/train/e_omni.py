@@ -187,7 +187,10 @@ class OmniTask:
                     states = self.omni.image_features(pixels)
                 self.features.update(zip(part, states.float().cpu(), strict=True))
         if self.cfg.freeze_audio:
-            names = sorted(set(dialogues.mels) - set(self.features), key=lambda name: len(dialogues.mels[name]))
+            # From the dict and not a set of its keys, whose order is another in each process: which recordings share a
+            # batch, and so its padding, shows in the last bit.
+            names = [name for name in dialogues.mels if name not in self.features]
+            names.sort(key=lambda name: len(dialogues.mels[name]))
             for at in range(0, len(names), 32):
                 part = names[at : at + 32]
                 with self.device.autocast():
