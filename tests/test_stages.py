@@ -13,7 +13,7 @@ from small_models import AUDIO, CODEC, MEL, OMNI, TALKER, VISION, VOCODER, small
 
 from muomni.audio_encoder import AudioEncoder, CTCHead
 from muomni.codec import Codec
-from muomni.data.dialogues import Dialogue
+from muomni.data.dialogues import Dialogue, Dialogues
 from muomni.data.pictures import box_weights
 from muomni.data.shards import ShardWriter, write_index
 from muomni.data.speech import load_recordings
@@ -252,6 +252,17 @@ def omni_task(data: Path, tokenizer: Tokenizer, freeze: bool) -> OmniTask:
         0,
         CPU,
     )
+
+
+def test_recordings_are_encoded_in_the_order_of_the_shards(data: Path, small: tuple[Omni, Tokenizer]) -> None:
+    """Another order makes other batches: the last bits would differ in the process that goes on after a kill."""
+    task = omni_task(data, small[1], freeze=True)
+    dialogues = Dialogues(data / "conversations", "train", MEL)
+    mel = next(iter(dialogues.mels.values()))[:20]
+    dialogues.items, dialogues.pictures, dialogues.mels = [], {}, {f"name-{7 * i % 12}": mel for i in range(12)}
+    task.features.clear()
+    task.prepare(dialogues)
+    assert list(task.features) == list(dialogues.mels)
 
 
 def test_stage_e_learns_the_answer_and_nothing_else(data: Path, small: tuple[Omni, Tokenizer]) -> None:
