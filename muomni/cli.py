@@ -63,6 +63,40 @@ def add_seed(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_evaluate(commands: "argparse._SubParsersAction[Parser]") -> None:
+    """``muomni evaluate speech``."""
+    evaluate = commands.add_parser("evaluate", help="measure a trained model on sentences drawn by your seed")
+    what = evaluate.add_subparsers(dest="what", metavar="WHAT", required=True)
+    speech = what.add_parser(
+        "speech",
+        help="have sentences said, and judged by a recogniser that is not part of the model",
+        description="Run in the root of the repository, where data/ is. Prints figures with their 95 % intervals, and "
+        "writes a page with players and a JSON file with all transcripts.",
+    )
+    speech.add_argument(
+        "--sentences",
+        action="append",
+        metavar="KIND",
+        help="known: new ones of held-out combinations; open: ordinary English from outside the data; or a text file "
+        "with a sentence a line (may be repeated; default: known and open)",
+    )
+    speech.add_argument(
+        "--count", type=number(int, 1, 10_000), default=200, metavar="N", help="sentences of each (default: 200)"
+    )
+    speech.add_argument("--out", default="metrics/check", metavar="FOLDER", help="default: %(default)s")
+    speech.add_argument(
+        "--stages", metavar="FOLDER", help="judge what stage D made, from the stages' checkpoints in this folder"
+    )
+    speech.add_argument(
+        "--speaker",
+        default="hibari",
+        metavar="NAME",
+        help="the voice that was learned; only hibari can be compared with",
+    )
+    add_seed(speech)
+    add_model_options(speech)
+
+
 def make_parser() -> Parser:
     """All commands and options."""
     parser = Parser(prog="muomni", description="A tiny omni model: it reads, looks, listens, writes and speaks.")
@@ -104,6 +138,8 @@ def make_parser() -> Parser:
     add_seed(say)
     add_model_options(say)
 
+    add_evaluate(commands)
+
     params = commands.add_parser("params", help="count the parameters of each component")
     which = params.add_mutually_exclusive_group()
     which.add_argument("--profile", metavar="NAME", help="of profiles/NAME.yaml")
@@ -127,6 +163,10 @@ def run(args: argparse.Namespace) -> int:
         from muomni import settings_commands
 
         return settings_commands.COMMANDS[args.command](args)
+    if args.command == "evaluate":
+        from muomni import evaluate_commands
+
+        return evaluate_commands.COMMANDS[args.what](args)
     from muomni import model_commands
 
     return model_commands.COMMANDS[args.command](args)

@@ -6,13 +6,14 @@ from pipelines.run import main, new_dir
 
 OUT = "data/corpus/speech"
 CONCEPTS = "data/corpus/images/concepts.jsonl"
+TEXT = "data/corpus/text"
 
 
 def run() -> None:
     """Build the corpus and say what is in it."""
     config, seed = section(SpeechConfig, "speech"), scalar("seed")
     with new_dir(OUT) as folder:
-        manifest = build_speech(config, CONCEPTS, seed, folder)
+        manifest = build_speech(config, CONCEPTS, TEXT, seed, folder)
     for split, figures in manifest["splits"].items():
         print(f"{split}: {figures['utterances']} recordings, {figures['minutes']:.1f} min")
     for speaker, number in manifest["counts"]["speakers"].items():

@@ -29,6 +29,7 @@ SPEECH = {
     "sentences": 1500,
     "speed_min": 1.0,
     "speed_max": 1.0,
+    "prose": 0,
     "espeak_fraction": 0.2,
     "espeak_voices": ["en-us+f2"],
     "sample_rate": 16000,

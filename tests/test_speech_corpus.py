@@ -32,6 +32,7 @@ RAW = {
     "sentences": 24,
     "speed_min": 0.95,
     "speed_max": 1.1,
+    "prose": 0,
     "espeak_fraction": 0.5,
     "espeak_voices": ["en-us+f2", "en+m3"],
     "sample_rate": 16000,
@@ -130,8 +131,8 @@ def test_embedded_corpus_is_the_same_for_any_number_of_processes(tmp_path: Path)
     pytest.importorskip("espeakng_loader")
     pytest.importorskip("hibari")
     concepts = write_concepts(tmp_path)
-    one = build_speech(config(sentences=10), concepts, 0, tmp_path / "one")
-    two = build_speech(config(sentences=10, workers=2), concepts, 0, tmp_path / "two")
+    one = build_speech(config(sentences=10), concepts, "unread", 0, tmp_path / "one")
+    two = build_speech(config(sentences=10, workers=2), concepts, "unread", 0, tmp_path / "two")
     assert one["sha256"] == two["sha256"] == sha256_folder(tmp_path / "two")
     rows = read_utterances(tmp_path / "one")
     assert one["counts"]["utterances"] == len(rows) >= 10 and not one["bad"]
@@ -162,7 +163,7 @@ def test_own_folder_is_read_and_bad_ones_are_set_aside(tmp_path: Path) -> None:
     rows += ["0.wav,...,ben", "../secret.wav,Outside.,ben", ",No file.,ben"]
     folder = own_folder(tmp_path / "own", "\n".join(["file,text,speaker", *rows]))
     cfg = config(source="folder", path=str(folder), max_bad_fraction=0.5)
-    manifest = build_speech(cfg, "unread", 0, tmp_path / "out")
+    manifest = build_speech(cfg, "unread", "unread", 0, tmp_path / "out")
     assert manifest["counts"]["utterances"] == 12 and len(manifest["bad"]) == 7
     reasons = " ".join(entry["reason"] for entry in manifest["bad"])
     for reason in (
@@ -178,7 +179,7 @@ def test_own_folder_is_read_and_bad_ones_are_set_aside(tmp_path: Path) -> None:
     written = list(read_jsonl(tmp_path / "out" / "utterances.jsonl", ""))
     assert {row["speaker"] for row in written} == {"anna"} and str(tmp_path) not in json.dumps(written)
     with pytest.raises(UserError, match="max_bad_fraction"):
-        build_speech(cfg.model_copy(update={"max_bad_fraction": 0.1}), "unread", 0, tmp_path / "again")
+        build_speech(cfg.model_copy(update={"max_bad_fraction": 0.1}), "unread", "unread", 0, tmp_path / "again")
 
 
 def test_own_sentence_by_two_speakers_stays_in_one_split(tmp_path: Path) -> None:
@@ -209,13 +210,13 @@ def test_own_sentence_by_two_speakers_stays_in_one_split(tmp_path: Path) -> None
 def test_bad_metadata_is_one_line(tmp_path: Path, table: str, name: str, reason: str) -> None:
     cfg = config(source="folder", path=str(own_folder(tmp_path / "own", table, name)))
     with pytest.raises(UserError, match=reason) as error:
-        build_speech(cfg, "unread", 0, tmp_path / "out")
+        build_speech(cfg, "unread", "unread", 0, tmp_path / "out")
     assert "\n" not in str(error.value)
 
 
 def test_missing_folder_and_impossible_settings() -> None:
     with pytest.raises(UserError, match="no such folder"):
-        build_speech(config(source="folder", path="/nowhere"), "unread", 0, Path("/nowhere/out"))
+        build_speech(config(source="folder", path="/nowhere"), "unread", "unread", 0, Path("/nowhere/out"))
     for changes in ({"speed_min": 1.2}, {"espeak_voices": []}, {"source": "folder"}, {"sentences": 0}):
         with pytest.raises(UserError, match="speech"):
             config(**changes)

@@ -24,8 +24,9 @@ from muomni.data.files import licence, write_jsonl, write_manifest
 from muomni.data.grammar import words_of
 from muomni.data.known import read_concepts
 from muomni.data.processes import in_processes
+from muomni.data.prose import prose_sentences
 from muomni.data.splits import TEST_SHARE, VALID_SHARE, combination_split, split_of
-from muomni.data.spoken import spoken_sentences
+from muomni.data.spoken import Spoken, spoken_sentences
 from muomni.data.voices import Hibari, Samples, clean, espeak, speakable
 from muomni.errors import UserError
 from muomni.sound import load_audio
@@ -41,7 +42,8 @@ class SpeechConfig(Section):
 
     source: Literal["embedded", "folder"] = Field(description="packages' voices, or your own recordings")
     path: str = Field(description="your own: a folder with metadata.csv or metadata.jsonl (file, text, speaker)")
-    sentences: int = Field(ge=1, le=1_000_000, description="sentences of the clear voice")
+    sentences: int = Field(ge=1, le=1_000_000, description="sentences of the clear voice about pictured concepts")
+    prose: int = Field(ge=0, le=1_000_000, description="sentences of the text corpus' prose that it says as well")
     speed_min: float = Field(ge=0.5, le=2, description="slowest pace of the clear voice, 1 is its own")
     speed_max: float = Field(ge=0.5, le=2, description="fastest pace of the clear voice")
     espeak_fraction: float = Field(ge=0, le=1, description="share of sentences that a further speaker says too")
@@ -92,12 +94,14 @@ class Utterance:
         return f"audio/{self.split}/{self.id}.flac"
 
 
-def embedded_utterances(cfg: SpeechConfig, concepts: Sequence[Concept], seed: int) -> list[Utterance]:
+def embedded_utterances(
+    cfg: SpeechConfig, concepts: Sequence[Concept], seed: int, prose: Sequence[Spoken] = ()
+) -> list[Utterance]:
     """What the clear voice says, and the share that a further speaker says as well, all in a fixed order."""
     rng = random.Random(f"speech:{seed}")
     sentences = spoken_sentences(concepts, rng, cfg.sentences, lambda key: combination_split(key, seed))
     made = []
-    for number, item in enumerate(sentences):
+    for number, item in enumerate([*sentences, *prose]):
         speed = round(rng.uniform(cfg.speed_min, cfg.speed_max), 3)
         about = (item.split, item.text)
         made.append(Utterance(f"{number:06d}-a", *about, CLEAR_VOICE, item.kind, item.key, speed, ""))
@@ -231,13 +235,14 @@ def record_all(utterances: Sequence[Utterance], folder: Path, cfg: SpeechConfig)
     return results
 
 
-def build_speech(cfg: SpeechConfig, concepts: str | Path, seed: int, folder: Path) -> dict[str, Any]:
+def build_speech(cfg: SpeechConfig, concepts: str | Path, text: str | Path, seed: int, folder: Path) -> dict[str, Any]:
     """Write the corpus: ``audio/<split>/<id>.flac``, ``utterances.jsonl`` and ``manifest.json``.
 
     Args:
         cfg: the section.
         concepts: ``concepts.jsonl`` of the picture corpus: what embedded sentences speak of. Your own
             recordings do not need it.
+        text: the text corpus, read only if its prose is spoken.
         seed: the project's seed.
         folder: where to write; empty.
 
@@ -252,7 +257,8 @@ def build_speech(cfg: SpeechConfig, concepts: str | Path, seed: int, folder: Pat
     if own:
         wanted = folder_utterances(Path(cfg.path), seed, bad)
     else:
-        wanted = embedded_utterances(cfg, read_concepts(concepts), seed)
+        prose = prose_sentences(Path(text), cfg.prose, seed)
+        wanted = embedded_utterances(cfg, read_concepts(concepts), seed, prose)
     total = len(wanted) + len(bad)
     silent = {item.id for item in wanted if not speakable(item.text)}
     results = record_all([item for item in wanted if item.id not in silent], folder, cfg)

@@ -5,7 +5,7 @@ text, sentence or picture has, in words that training does have.
 """
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from muomni.data.concepts import GROUPS, Concept, a
@@ -236,6 +236,19 @@ class _Maker:
             return "question", fill(self.rng.choice(NAME_QUESTIONS["colour"]), shape.noun)
         subject = self.rng.choice((f"{shape.noun} is", f"{shape.noun}s are"))
         return "answer", f"The {subject} {shape.colour}."
+
+
+def endless_sentences(
+    concepts: Sequence[Concept], rng: random.Random, split: Callable[[str], str | None]
+) -> Iterator[Spoken]:
+    """Sentences of all families as they are drawn, some of them again and again; none whose key has no split."""
+    maker = _Maker(concepts, rng)
+    while True:
+        kind, text = maker.draw()
+        key = content_key(text)
+        where = split(key)
+        if where is not None:
+            yield Spoken(text, kind, key, where)
 
 
 def unseen_words(sentences: Sequence[Spoken]) -> set[str]:

@@ -1,0 +1,169 @@
+"""Whether a model says what it is asked: many sentences, judged by a recogniser that is not part of it."""
+
+import difflib
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from muomni.audio_encoder import normalise
+from muomni.codec import Codec
+from muomni.evaluate.judge import Judge, listening
+from muomni.evaluate.measure import character_errors, ratio, word_errors
+from muomni.evaluate.speech import Said, judged, say, score_codec, score_talker
+from muomni.evaluate.swaps import swap_texts, verdict
+from muomni.mel import MelConfig, log_mel
+from muomni.talker import Talker
+from muomni.thinker import Thinker
+from muomni.tokenizer import Tokenizer
+from muomni.vocoder import GriffinLim, VocoderConfig
+
+SIGNALS = ("recording", "vocoder", "codec", "talker")
+LENGTHS = (("1 to 5 words", 1, 5), ("6 to 10 words", 6, 10), ("11 to 15 words", 11, 15), ("over 15 words", 16, 10**6))
+KEPT = 12  # sentences whose sounds are kept
+
+
+@dataclass(frozen=True)
+class Voice:
+    """What speaks.
+
+    Attributes:
+        talker, codec: in eval mode.
+        thinker: whose states the Talker takes.
+        tokenizer: of both.
+        mel, vocoder: of the codec's log-mels.
+    """
+
+    talker: Talker
+    codec: Codec
+    thinker: Thinker
+    tokenizer: Tokenizer
+    mel: MelConfig
+    vocoder: VocoderConfig
+
+
+@dataclass
+class Checked:
+    """What was found.
+
+    Attributes:
+        scores: figures, for JSON.
+        texts: the sentences.
+        waves: by signal, float32 ``[samples]`` of the first sentences.
+        heard: by signal, the judge's transcripts of all.
+    """
+
+    scores: dict[str, Any]
+    texts: list[str]
+    waves: dict[str, list[Tensor]] = field(default_factory=dict)
+    heard: dict[str, list[str]] = field(default_factory=dict)
+
+
+def slips(wanted: str, heard: str) -> tuple[int, int]:
+    """Words that were skipped, and words that were said again.
+
+    Args:
+        wanted: normalised words.
+        heard: a transcript's.
+
+    Returns:
+        How many words nothing was heard of, and how many were heard beside the same word, or the same two or three
+        words, once more than wanted. A word that was heard as another is neither.
+    """
+    a, b = wanted.split(), heard.split()
+    skipped = repeated = 0
+    for kind, a1, a2, b1, b2 in difflib.SequenceMatcher(None, a, b, autojunk=False).get_opcodes():
+        if kind == "delete":
+            skipped += a2 - a1
+        elif kind == "insert":
+            more, n = b[b1:b2], b2 - b1
+            repeated += n * (b[max(0, b1 - n) : b1] == more or b[b2 : b2 + n] == more)
+    return skipped, repeated
+
+
+def score_speech(texts: Sequence[str], heard: Sequence[str], seed: int) -> dict[str, Any]:
+    """Error rates of transcripts, in all and by length.
+
+    Args:
+        texts: what should be said.
+        heard: transcripts.
+        seed: of the intervals.
+    """
+    wanted = [normalise(text) for text in texts]
+    lengths = [len(text.split()) for text in wanted]
+    counted = [slips(text, said) for text, said in zip(wanted, heard, strict=True)]
+    scores: dict[str, Any] = {
+        "cer": character_errors(wanted, list(heard), seed),
+        "wer": word_errors(wanted, list(heard), seed),
+        "skipped_words": ratio([skipped for skipped, _ in counted], lengths, seed),
+        "repeated_words": ratio([repeated for _, repeated in counted], lengths, seed),
+    }
+    by_length = {}
+    for name, low, high in LENGTHS:
+        some = [i for i, n in enumerate(lengths) if low <= n <= high]
+        if some:
+            own, said = [wanted[i] for i in some], [heard[i] for i in some]
+            by_length[name] = {"cer": character_errors(own, said, seed), "wer": word_errors(own, said, seed)}
+    return scores | {"by_length": by_length}
+
+
+def check_speech(
+    voice: Voice,
+    texts: Sequence[str],
+    read: Callable[[str], Tensor] | None,
+    judge: Judge,
+    seed: int,
+    progress: Callable[[], object] = lambda: None,
+) -> Checked:
+    """Have sentences said and judged.
+
+    Args:
+        voice: what speaks.
+        texts: sentences with a letter or digit each.
+        read: how the voice that it learned says a text, float32 ``[samples]``; None if there is no such voice here.
+        judge: the recogniser.
+        seed: of the codes that are drawn, and of the intervals.
+        progress: called after each sentence.
+    """
+    vocoder = GriffinLim(voice.mel, voice.vocoder)
+    device = voice.codec.encoder.weight.device
+    said, mels = list[Said](), list[Tensor]()
+
+    def sounds(text: str) -> Iterator[tuple[str, Tensor]]:
+        if read is not None:
+            recording = read(text)
+            mels.append(log_mel(recording, voice.mel)[::2])  # [T, M] at 50 Hz
+            decoded = voice.codec.decode(voice.codec.encode(mels[-1].to(device))[None])[0].cpu()
+            yield "recording", recording
+            yield "vocoder", vocoder(mels[-1])
+            yield "codec", vocoder(decoded)
+        said.append(say(voice.talker, voice.thinker, voice.tokenizer, text, seed))
+        yield "talker", vocoder(voice.codec.decode(said[-1].codes[None])[0].cpu())
+
+    found = Checked({}, list(texts))
+    pending = dict[str, list[Future[str]]]()
+    with torch.no_grad(), listening(judge) as hear:
+        for number, text in enumerate(texts):
+            for name, wave in sounds(text):
+                pending.setdefault(name, []).append(hear(wave))
+                if number < KEPT:
+                    found.waves.setdefault(name, []).append(wave)
+            progress()
+        found.heard = {name: [future.result() for future in futures] for name, futures in pending.items()}
+    talker = score_speech(texts, found.heard["talker"], seed)
+    if mels:
+        talker |= score_talker(said, [len(mel) for mel in mels], seed)
+        others = {name: judged(texts, found.heard[name], seed) for name in SIGNALS[:-1]}
+        found.scores = {"cer": others, "codec": score_codec(voice.codec, mels, seed)}
+    found.scores = {
+        "n": len(texts),
+        "seed": seed,
+        "judge": judge.name,
+        **found.scores,
+        "talker": talker,
+        "swaps": {"text": verdict("text", swap_texts(texts, found.heard["talker"]))},
+    }
+    return found
