@@ -74,27 +74,47 @@ def add_evaluate(commands: "argparse._SubParsersAction[Parser]") -> None:
         "writes a page with players and a JSON file with all transcripts.",
     )
     speech.add_argument(
-        "--sentences",
-        action="append",
-        metavar="KIND",
-        help="known: new ones of held-out combinations; open: ordinary English from outside the data; or a text file "
-        "with a sentence a line (may be repeated; default: known and open)",
-    )
-    speech.add_argument(
-        "--count", type=number(int, 1, 10_000), default=200, metavar="N", help="sentences of each (default: 200)"
-    )
-    speech.add_argument("--out", default="metrics/check", metavar="FOLDER", help="default: %(default)s")
-    speech.add_argument(
         "--stages", metavar="FOLDER", help="judge what stage D made, from the stages' checkpoints in this folder"
     )
     speech.add_argument(
         "--speaker",
         default="hibari",
         metavar="NAME",
-        help="the voice that was learned; only hibari can be compared with",
+        help="the voice that was learned: hibari, espeak:VOICE, or another, whose recordings are not compared with",
     )
-    add_seed(speech)
+    add_drawing(speech)
     add_model_options(speech)
+    codec = what.add_parser(
+        "codec",
+        help="have recordings judged as they are, through the vocoder, and through the codec",
+        description="Run in the root of the repository, where data/ and params.yaml are.",
+    )
+    codec.add_argument(
+        "--checkpoint", default="checkpoints/codec", metavar="FOLDER", help="of stage D (default: %(default)s)"
+    )
+    codec.add_argument(
+        "--speaker",
+        action="append",
+        metavar="NAME",
+        help="who reads: hibari (default), or a voice of eSpeak NG such as espeak:en-us+f2 (may be repeated)",
+    )
+    add_drawing(codec)
+
+
+def add_drawing(parser: argparse.ArgumentParser) -> None:
+    """Which sentences are drawn, and where what was found goes."""
+    parser.add_argument(
+        "--sentences",
+        action="append",
+        metavar="KIND",
+        help="known: new ones of held-out combinations; open: ordinary English from outside the data; or a text file "
+        "with a sentence a line (may be repeated; default: known and open)",
+    )
+    parser.add_argument(
+        "--count", type=number(int, 1, 10_000), default=200, metavar="N", help="sentences of each (default: 200)"
+    )
+    parser.add_argument("--out", default="metrics/check", metavar="FOLDER", help="default: %(default)s")
+    add_seed(parser)
 
 
 def make_parser() -> Parser:

@@ -13,23 +13,29 @@ from muomni.config import scalar, section
 from muomni.data.files import atomic_write_json
 from muomni.data.known import read_concepts
 from muomni.data.utterances import read_utterances
-from muomni.data.voices import Hibari, clean
+from muomni.data.voices import Hibari, clean, espeak
 from muomni.errors import UserError
 from muomni.evaluate.judge import Judge
+from muomni.evaluate.measure import shown
 from muomni.evaluate.parts import Part
 from muomni.evaluate.sample_page import write_page
 from muomni.evaluate.sentences import known_sentences, open_sentences, own_sentences
-from muomni.evaluate.speech_check import Checked, Voice, check_speech
+from muomni.evaluate.speech_check import Checked, Voice, check_codec, check_speech
 from muomni.mel import MelConfig
 from muomni.model_commands import load, note
 from muomni.omni import Omni
-from muomni.speech import longest_sentence, speakable
+from muomni.speech import LONGEST, longest_sentence, speakable
 from muomni.tokenizer import Tokenizer
-from muomni.vocoder import VocoderConfig
+from muomni.vocoder import GriffinLim, VocoderConfig
 
 CONCEPTS = Path("data/corpus/images/concepts.jsonl")
 SPEECH = Path("data/corpus/speech")
 TOKENIZER = Path("data/tokenizer/tokenizer.model")
+PACE = 160  # words a minute of eSpeak NG's voices
+
+
+Reader = Callable[[str], Tensor]
+Check = Callable[[list[str], Judge, Callable[[], object]], Checked]
 
 
 def whole_voice(model: Omni, tokenizer: Tokenizer) -> Voice:
@@ -65,24 +71,45 @@ def sentences_of(source: str, count: int, seed: int) -> list[str]:
     return own_sentences(source, count, seed)
 
 
-def reader(speaker: str, rate: int) -> Callable[[str], Tensor] | None:
-    """How the voice that the Talker learned reads a text itself; None for a voice of your own recordings."""
-    if speaker != "hibari":
+def reader(speaker: str, rate: int) -> Reader | None:
+    """How a voice reads a text itself; None for a voice of your own recordings.
+
+    Args:
+        speaker: ``hibari``, ``espeak:<voice>`` or another name.
+        rate: samples a second.
+
+    Raises:
+        UserError: if its package or the voice is missing.
+    """
+    if speaker == "hibari":
+        voice = Hibari()
+        return lambda text: torch.from_numpy(clean(voice.say(text, 1.0, 0), voice.rate, rate))
+    name = speaker.removeprefix("espeak:")
+    if name == speaker:
         return None
-    voice = Hibari()
-    return lambda text: torch.from_numpy(clean(voice.say(text, 1.0, 0), voice.rate, rate))
+
+    def read(text: str) -> Tensor:
+        ((wave, own_rate),) = espeak(name, [(text, PACE)])
+        return torch.from_numpy(clean(wave, own_rate, rate))
+
+    return read
 
 
 def lines(scores: dict[str, Any]) -> Iterator[tuple[str, str]]:
     """Names and values of the figures of one source, as they are printed."""
-    talker = scores["talker"]
-
-    def shown(figure: dict[str, Any]) -> str:
-        low, high = figure["interval"]
-        return f"{figure['value']:.4f}  ({low:.4f} to {high:.4f}, n {figure['n']})"
-
     for name, figure in scores.get("cer", {}).items():
         yield f"CER of {name}", shown(figure)
+    if "talker" in scores:
+        yield from talker_lines(scores["talker"])
+        swap = scores["swaps"]["text"]
+        yield "swap of texts", f"{swap['new']} of {swap['n']} follow, {'passed' if swap['pass'] else 'failed'}"
+    for name, figure in scores.get("codec", {}).items():
+        if name.startswith("used_") or name == "mel_error":
+            yield f"codec {name.replace('_', ' ')}", shown(figure)
+
+
+def talker_lines(talker: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """The same of the Talker's."""
     yield "CER of talker", shown(talker["cer"])
     yield "WER of talker", shown(talker["wer"])
     for length, figures in talker["by_length"].items():
@@ -90,11 +117,6 @@ def lines(scores: dict[str, Any]) -> Iterator[tuple[str, str]]:
     for name in ("skipped_words", "repeated_words", "ended", "ran_short", "ran_long", "duration_ratio"):
         if name in talker:
             yield name.replace("_", " "), shown(talker[name])
-    for name, figure in scores.get("codec", {}).items():
-        if name.startswith("used_") or name == "mel_error":
-            yield f"codec {name.replace('_', ' ')}", shown(figure)
-    swap = scores["swaps"]["text"]
-    yield "swap of texts", f"{swap['new']} of {swap['n']} follow, {'passed' if swap['pass'] else 'failed'}"
 
 
 def save(folder: Path, name: str, found: Checked, figures: list[tuple[str, str]], rate: int) -> None:
@@ -110,25 +132,61 @@ def save(folder: Path, name: str, found: Checked, figures: list[tuple[str, str]]
 def speech(args: argparse.Namespace) -> int:
     """Judge the speech of a model."""
     voice = stage_voice(Path(args.stages)) if args.stages else whole_voice(*load(args))
-    judge, rate, longest = Judge(), voice.mel.sample_rate, longest_sentence(voice.talker)
+    read = reader(args.speaker, voice.mel.sample_rate)
+
+    def check(texts: list[str], judge: Judge, progress: Callable[[], object]) -> Checked:
+        return check_speech(voice, texts, read, judge, args.seed, progress)
+
+    judge_all(args, check, longest_sentence(voice.talker), voice.mel.sample_rate, "")
+    return 0
+
+
+def codec(args: argparse.Namespace) -> int:
+    """Judge what a codec leaves of recordings."""
+    mel, vocoder = section(MelConfig, "mel"), section(VocoderConfig, "vocoder")
+    part, maker = Part(Path(args.checkpoint)).codec(), GriffinLim(mel, vocoder)
+    for speaker in args.speaker or ["hibari"]:
+        read = reader(speaker, mel.sample_rate)
+        if read is None:
+            raise UserError(f"--speaker {speaker}: give hibari, or a voice of eSpeak NG as in espeak:en-us+f2")
+
+        def check(texts: list[str], judge: Judge, progress: Callable[[], object], read: Reader = read) -> Checked:
+            return check_codec(part, maker, texts, read, judge, args.seed, progress)
+
+        judge_all(args, check, LONGEST, mel.sample_rate, f"codec-{speaker.replace(':', '-')}-")
+    return 0
+
+
+def judge_all(args: argparse.Namespace, check: Check, longest: int, rate: int, prefix: str) -> None:
+    """Have the sentences that were asked for judged, and print and write what was found.
+
+    Args:
+        args: with ``sentences``, ``count``, ``seed``, ``out``.
+        check: scores sentences.
+        longest: characters of a sentence at most.
+        rate: samples a second.
+        prefix: of the files' names.
+
+    Raises:
+        UserError: if sentences cannot be had.
+    """
     sources = args.sentences or ["known", "open"]
     drawn = {source: sentences_of(source, args.count, args.seed) for source in sources}
-    read = reader(args.speaker, rate)
+    judge = Judge()
     for source, texts in drawn.items():
-        name = source if source in ("known", "open") else Path(source).stem
+        name = prefix + (source if source in ("known", "open") else Path(source).stem)
         usable = [text for text in texts if speakable(text) and len(text) <= longest]
         if len(usable) < len(texts):
             note(f"{source}: {len(texts) - len(usable)} lines left out, over {longest} characters or without letters")
         if not usable:
             raise UserError(f"{source}: no sentence of at most {longest} characters; write shorter ones")
         with tqdm(total=len(usable), desc=name, unit="sentence", leave=False) as bar:
-            found = check_speech(voice, usable, read, judge, args.seed, bar.update)
+            found = check(usable, judge, bar.update)
         figures = list(lines(found.scores))
         save(Path(args.out), name, found, figures, rate)
         print(f"{name} sentences, seed {args.seed}, judged by {judge.name}")
         print("".join(f"  {label:<24} {value}\n" for label, value in figures), flush=True)
         note(f"{Path(args.out) / name}.html: the first sentences to listen to; {name}.json: all transcripts")
-    return 0
 
 
-COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {"speech": speech}
+COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {"speech": speech, "codec": codec}

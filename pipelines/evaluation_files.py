@@ -14,8 +14,9 @@ from muomni.data.files import read_json
 from muomni.data.pictures import Picture
 from muomni.evaluate.asking import Reply, question_of
 from muomni.evaluate.listening import SIGNALS, Listened
-from muomni.evaluate.measure import Figure
+from muomni.evaluate.measure import Figure, shown
 from muomni.evaluate.plots import draw_bars, draw_curves, draw_mels, draw_sheet
+from muomni.evaluate.sample_page import write_page
 from muomni.evaluate.seeing import Seen
 from muomni.evaluate.summary import find
 from muomni.evaluate.whole import Answered
@@ -23,6 +24,8 @@ from muomni.media import save_audio
 
 SHEET = 12  # pictures on a sheet
 SENTENCES = 4  # of which each signal is kept as a sound
+SENTENCES_SHOWN = 12  # on the page to listen with
+PAGE = "speech.html"
 SHOWN = ("name", "caption", "single", "scene", "spoken_scene")
 
 
@@ -122,8 +125,8 @@ def write_samples(result: Evaluation, folder: Path) -> None:
 
     Args:
         result: of the evaluation.
-        folder: where to: ``speech.tsv`` and ``<signal>-<number>.wav``, ``spoken.tsv`` and ``spoken-<number>.wav`` with
-            their pictures, ``answers.tsv``, ``confusions.tsv``.
+        folder: where to: ``speech.tsv``, ``speech.html`` and ``<signal>-<number>.wav``, ``spoken.tsv`` and
+            ``spoken-<number>.wav`` with their pictures, ``answers.tsv``, ``confusions.tsv``.
     """
     listened, answered = result.listened, result.answered
     rows = []
@@ -135,6 +138,16 @@ def write_samples(result: Evaluation, folder: Path) -> None:
                 save_audio(folder / file, wave, result.rate)
             rows.append((signal, file, listened.texts[number], heard[number] if heard else ""))
     write_table(folder / "speech.tsv", ("signal", "file", "text", "judged"), rows)
+    cer = result.scores["speech"].get("cer", {})
+    write_page(
+        folder / PAGE,
+        "Speech of unseen sentences",
+        [(f"CER of {name}, judged", shown(figure)) for name, figure in cer.items()],
+        listened.texts,
+        {signal: waves[:SENTENCES_SHOWN] for signal, waves in listened.waves.items()},
+        listened.heard,
+        result.rate,
+    )
     write_spoken(answered, result.rate, folder)
     write_table(
         folder / "answers.tsv",

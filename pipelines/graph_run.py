@@ -276,6 +276,11 @@ def close(copy: Copy, end: End) -> None:
         return
     figures = read(copy.folder / "metrics" / "summary.json")
     metrics: dict[str, float] = {name: float(figure["value"]) for name, figure in figures.items()}
-    close_parent(copy.parent, end, metrics, [path for path in (copy.folder / "plots",) if path.is_dir()])
+    close_parent(
+        copy.parent,
+        end,
+        metrics,
+        [path for path in (copy.folder / "plots", copy.folder / "metrics" / "samples") if path.is_dir()],
+    )
     set_aside_all(copy.root)
     copies.take_away(copy, finished=True)

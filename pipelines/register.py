@@ -18,6 +18,7 @@ from pipelines.run import main
 from pipelines.versions import CHALLENGER, CHAMPION, mlflow_errors, registry_client
 
 CHECKPOINTS, METRICS, OUT = Path("checkpoints"), Path("metrics"), Path("metrics/registry.json")
+PAGE = Path("samples/speech.html")  # below the metrics
 
 
 def register(cfg: RegistryConfig, checkpoints: Path, metrics: Path) -> dict[str, Any]:
@@ -26,7 +27,7 @@ def register(cfg: RegistryConfig, checkpoints: Path, metrics: Path) -> dict[str,
     Args:
         cfg: the section.
         checkpoints: holds ``omni`` and the parts.
-        metrics: holds ``summary.json`` and ``held_out.json``.
+        metrics: holds ``summary.json`` and ``held_out.json``, and perhaps the page with the speech's samples.
 
     Returns:
         Name, version, aliases, run and hashes, what was decided, and the parts' versions.
@@ -41,6 +42,8 @@ def register(cfg: RegistryConfig, checkpoints: Path, metrics: Path) -> dict[str,
 
         numbers = {part.name: str(ensure_version(client, part).version) for part in parts}
         version = ensure_version(client, whole)
+        if (metrics / PAGE).is_file():  # so that one hears what the figures are about
+            client.log_artifact(str(version.run_id), str(metrics / PAGE), PAGE.parent.name)
         if numbers:  # before the promotion, which moves the parts' aliases by it
             client.set_model_version_tag(cfg.name, version.version, PARTS, json.dumps(numbers))
         for name, number in {cfg.name: str(version.version), **numbers}.items():

@@ -56,6 +56,8 @@ def measure(folder: Path, accuracy: float, held_out: str) -> None:
         "codec_mel_error": {"value": 0.4, "n": 30},
     }
     (folder / "metrics/summary.json").write_text(json.dumps(summary))
+    (folder / "metrics/samples").mkdir(exist_ok=True)
+    (folder / "metrics/samples/speech.html").write_text(f"a page of {held_out}")
     (folder / "metrics/held_out.json").write_text(json.dumps({"sha256": held_out}))
 
 

@@ -21,6 +21,7 @@ from muomni.data.files import write_jsonl
 from muomni.data.packing import pack_corpus
 from muomni.data.shards import SPLITS, ShardWriter, write_index
 from muomni.errors import UserError
+from muomni.evaluate.listening import SIGNALS
 from muomni.mel import log_mel
 from muomni.tokenizer import Tokenizer
 from muomni.train.c_vision_encoder import ContrastiveHeads
@@ -164,6 +165,9 @@ def test_every_file_is_written_and_a_second_run_writes_the_same(
     for name in ("recording-1.wav", "vocoder-0.wav", "codec-0.wav", "talker-2.wav", "spoken-spoken_scene-0.png"):
         assert f"metrics/samples/{name}" in first
     assert len(first["metrics/samples/answers.tsv"].splitlines()) == 1 + 8
+    # Two sentences, both as they were recorded and said, and after vocoder and codec.
+    listened = sum(line.split("\t")[0] in SIGNALS for line in first["metrics/samples/speech.tsv"].decode().splitlines())
+    assert first["metrics/samples/speech.html"].decode().count("<audio") == listened > 4
     summary = json.loads(first["metrics/summary.json"])
     assert summary["hearing_cer"]["n"] == 2 and summary["naming_in_words"]["n"] == 2
     assert summary["dictation_cer_all_voices"]["n"] == 2 and summary["swaps_passed"]["n"] == 6

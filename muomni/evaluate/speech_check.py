@@ -110,6 +110,77 @@ def score_speech(texts: Sequence[str], heard: Sequence[str], seed: int) -> dict[
     return scores | {"by_length": by_length}
 
 
+def listen_to(
+    texts: Sequence[str],
+    sounds: Callable[[str], Iterator[tuple[str, Tensor]]],
+    judge: Judge,
+    progress: Callable[[], object],
+) -> Checked:
+    """Have all sounds of some texts judged, without scores yet.
+
+    Args:
+        texts: sentences.
+        sounds: gives the signals of one, each with its name.
+        judge: the recogniser.
+        progress: called after each sentence.
+    """
+    found = Checked({}, list(texts))
+    pending = dict[str, list[Future[str]]]()
+    with torch.no_grad(), listening(judge) as hear:
+        for number, text in enumerate(texts):
+            for name, wave in sounds(text):
+                pending.setdefault(name, []).append(hear(wave))
+                if number < KEPT:
+                    found.waves.setdefault(name, []).append(wave)
+            progress()
+        found.heard = {name: [future.result() for future in futures] for name, futures in pending.items()}
+    return found
+
+
+def through_codec(
+    codec: Codec, vocoder: GriffinLim, recording: Tensor, mels: list[Tensor]
+) -> Iterator[tuple[str, Tensor]]:
+    """A recording ``[samples]`` as it is, through the vocoder and through the codec; its log-mel goes to `mels`."""
+    mel = log_mel(recording, vocoder.mel)[::2]  # [T, M] at 50 Hz
+    mels.append(mel)
+    yield "recording", recording
+    yield "vocoder", vocoder(mel)
+    codes = codec.encode(mel.to(codec.encoder.weight.device))
+    yield "codec", vocoder(codec.decode(codes[None])[0].cpu())
+
+
+def score_codec_check(found: Checked, codec: Codec, mels: Sequence[Tensor], seed: int) -> dict[str, Any]:
+    """Error rates of recording, vocoder and codec, and the codec's own figures."""
+    cer = {name: judged(found.texts, found.heard[name], seed) for name in SIGNALS[:-1]}
+    return {"cer": cer, "codec": score_codec(codec, mels, seed)}
+
+
+def check_codec(
+    codec: Codec,
+    vocoder: GriffinLim,
+    texts: Sequence[str],
+    read: Callable[[str], Tensor],
+    judge: Judge,
+    seed: int,
+    progress: Callable[[], object] = lambda: None,
+) -> Checked:
+    """Have recordings judged before and after a codec.
+
+    Args:
+        codec: in eval mode.
+        vocoder: of its log-mels.
+        texts: sentences.
+        read: how a voice says a text, float32 ``[samples]``.
+        judge: the recogniser.
+        seed: of the intervals.
+        progress: called after each sentence.
+    """
+    mels = list[Tensor]()
+    found = listen_to(texts, lambda text: through_codec(codec, vocoder, read(text), mels), judge, progress)
+    found.scores = {"n": len(texts), "seed": seed, "judge": judge.name} | score_codec_check(found, codec, mels, seed)
+    return found
+
+
 def check_speech(
     voice: Voice,
     texts: Sequence[str],
@@ -129,40 +200,25 @@ def check_speech(
         progress: called after each sentence.
     """
     vocoder = GriffinLim(voice.mel, voice.vocoder)
-    device = voice.codec.encoder.weight.device
     said, mels = list[Said](), list[Tensor]()
 
     def sounds(text: str) -> Iterator[tuple[str, Tensor]]:
         if read is not None:
-            recording = read(text)
-            mels.append(log_mel(recording, voice.mel)[::2])  # [T, M] at 50 Hz
-            decoded = voice.codec.decode(voice.codec.encode(mels[-1].to(device))[None])[0].cpu()
-            yield "recording", recording
-            yield "vocoder", vocoder(mels[-1])
-            yield "codec", vocoder(decoded)
+            yield from through_codec(voice.codec, vocoder, read(text), mels)
         said.append(say(voice.talker, voice.thinker, voice.tokenizer, text, seed))
         yield "talker", vocoder(voice.codec.decode(said[-1].codes[None])[0].cpu())
 
-    found = Checked({}, list(texts))
-    pending = dict[str, list[Future[str]]]()
-    with torch.no_grad(), listening(judge) as hear:
-        for number, text in enumerate(texts):
-            for name, wave in sounds(text):
-                pending.setdefault(name, []).append(hear(wave))
-                if number < KEPT:
-                    found.waves.setdefault(name, []).append(wave)
-            progress()
-        found.heard = {name: [future.result() for future in futures] for name, futures in pending.items()}
+    found = listen_to(texts, sounds, judge, progress)
     talker = score_speech(texts, found.heard["talker"], seed)
+    others: dict[str, Any] = {}
     if mels:
         talker |= score_talker(said, [len(mel) for mel in mels], seed)
-        others = {name: judged(texts, found.heard[name], seed) for name in SIGNALS[:-1]}
-        found.scores = {"cer": others, "codec": score_codec(voice.codec, mels, seed)}
+        others = score_codec_check(found, voice.codec, mels, seed)
     found.scores = {
         "n": len(texts),
         "seed": seed,
         "judge": judge.name,
-        **found.scores,
+        **others,
         "talker": talker,
         "swaps": {"text": verdict("text", swap_texts(texts, found.heard["talker"]))},
     }
