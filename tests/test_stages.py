@@ -171,7 +171,9 @@ def test_a_voice_without_recordings_stops_the_codec(data: Path) -> None:
 @pytest.fixture(scope="module")
 def talking(data: Path, small: tuple[Omni, Tokenizer]) -> TalkerTask:
     """Stage D's task with random frozen parts."""
-    cfg = TalkerStageConfig(**LOOP, speaker="hibari", code_noise=0.0, state_dropout=0.0, valid_recordings=4)
+    cfg = TalkerStageConfig(
+        **LOOP, speaker="hibari", align_rounds=1, align_steps=5, code_noise=0.0, state_dropout=0.0, valid_recordings=4
+    )
     torch.manual_seed(0)
     parts = (Thinker(OMNI.thinker), Codec(CODEC), AudioEncoder(AUDIO), CTCHead(AUDIO))
     return TalkerTask(cfg, TALKER, *parts, small[1], MEL, VOCODER, data / "mels", 0, CPU)

@@ -15,6 +15,7 @@ from muomni.device import Device
 from muomni.errors import UserError
 from muomni.media import save_audio
 from muomni.mel import MelConfig
+from muomni.realignment import realign
 from muomni.talker import Talker, TalkerConfig
 from muomni.thinker import Thinker
 from muomni.tokenizer import Tokenizer
@@ -36,6 +37,10 @@ class TalkerStageConfig(TrainConfig):
     """Section ``d_talker``."""
 
     speaker: str = Field(description="the voice to learn")
+    align_rounds: int = Field(
+        ge=0, le=20, description="how often the alignments are made finer; 0 leaves them as the CTC head has them"
+    )
+    align_steps: int = Field(ge=1, description="steps of the classifier of frames in each of these rounds")
     code_noise: float = Field(ge=0, lt=1, description="share of the previous codes replaced at random in training")
     state_dropout: float = Field(
         ge=0, le=1, description="share of the utterances trained without the Thinker's states, so that both are used"
@@ -70,7 +75,7 @@ class TalkerTask:
         self.frozen = {"thinker": thinker, "codec": codec}
         for module in (encoder, head, codec):
             module.to(device.device).eval()
-        parts = {}
+        parts, mels = {}, list[Tensor]()
         for split in ("train", "valid"):
             recordings = load_recordings(shards, split, cfg.speaker)
             if split == "valid":
@@ -78,11 +83,31 @@ class TalkerTask:
             parts[split], left_out = prepare_utterances(recordings, tokenizer, codec, encoder, head, device)
             if not parts[split]:
                 raise UserError(f"d_talker.speaker: no usable recording of '{cfg.speaker}' in the {split} split")
+            mels += [recordings[u.number].mel[::2] for u in parts[split]]
             if split == "train":
                 self.recordings, self.left_out = recordings, left_out
         self.train, self.valid = parts["train"], parts["valid"]
+        self.realign(mels, seed, device.device)
         self.vocoder = GriffinLim(mel, vocoder)
         self.buckets = Buckets([len(u.codes) for u in self.train], cfg.batch_size, seed)
+
+    def realign(self, mels: Sequence[Tensor], seed: int, device: torch.device) -> None:
+        """Make the alignments of training and validation finer, given their log-mels ``[T, M]`` at 50 Hz."""
+        if not self.cfg.align_rounds:
+            return
+        both = [*self.train, *self.valid]
+        found = realign(
+            mels,
+            [u.characters for u in both],
+            [u.position for u in both],
+            len(self.train),
+            self.cfg.align_rounds,
+            self.cfg.align_steps,
+            seed,
+            device,
+        )
+        for u, position in zip(both, found, strict=True):
+            u.position = position
 
     def save_alignments(self, folder: Path) -> Path:
         """Write the training recordings' codes and alignment, which stage E learns from too; returns the file."""
