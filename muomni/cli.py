@@ -56,6 +56,11 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="default: %(default)s")
 
 
+def add_voice(parser: argparse.ArgumentParser) -> None:
+    """Who speaks."""
+    parser.add_argument("--voice", default="", metavar="NAME", help="one that the model learned (default: its first)")
+
+
 def add_seed(parser: argparse.ArgumentParser) -> None:
     """The seed of everything drawn."""
     parser.add_argument(
@@ -76,12 +81,7 @@ def add_evaluate(commands: "argparse._SubParsersAction[Parser]") -> None:
     speech.add_argument(
         "--stages", metavar="FOLDER", help="judge what stage D made, from the stages' checkpoints in this folder"
     )
-    speech.add_argument(
-        "--speaker",
-        default="hibari",
-        metavar="NAME",
-        help="the voice that was learned: hibari, espeak:VOICE, or another, whose recordings are not compared with",
-    )
+    add_voice(speech)
     add_drawing(speech)
     add_model_options(speech)
     codec = what.add_parser(
@@ -144,6 +144,7 @@ def make_parser() -> Parser:
     chat.add_argument(
         "--max-tokens", type=number(int, 1, 8192), default=128, metavar="N", help="length of an answer (default: 128)"
     )
+    add_voice(chat)
     add_seed(chat)
     add_model_options(chat)
 
@@ -155,6 +156,7 @@ def make_parser() -> Parser:
     say.add_argument("text", metavar="TEXT", help="what to say")
     say.add_argument("--audio-out", metavar="FILE.wav", required=True, help="where to")
     say.add_argument("--stream", action="store_true", help="write the speech as it is made")
+    add_voice(say)
     add_seed(say)
     add_model_options(say)
 

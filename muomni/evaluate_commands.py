@@ -38,24 +38,27 @@ Reader = Callable[[str], Tensor]
 Check = Callable[[list[str], Judge, Callable[[], object]], Checked]
 
 
-def whole_voice(model: Omni, tokenizer: Tokenizer) -> Voice:
-    """The speaking parts of the whole model."""
-    return Voice(model.talker, model.codec, model.thinker, tokenizer, model.cfg.mel, model.cfg.vocoder)
+def whole_voice(model: Omni, tokenizer: Tokenizer, name: str) -> Voice:
+    """The speaking parts of the whole model, with a voice's name."""
+    number = model.talker.cfg.voice(name)
+    return Voice(model.talker, model.codec, model.thinker, tokenizer, model.cfg.mel, model.cfg.vocoder, number)
 
 
-def stage_voice(folder: Path) -> Voice:
+def stage_voice(folder: Path, name: str) -> Voice:
     """What stage D made, with stage A's Thinker.
 
     Args:
         folder: holds the checkpoints of all stages.
+        name: of the voice.
 
     Raises:
-        UserError: if one is missing or damaged, or there is no params.yaml.
+        UserError: if one is missing or damaged, or there is no params.yaml or no such voice.
     """
     thinker = Part(folder / "thinker").thinker()
     talker = Part(folder / "talker").talker(thinker.cfg.d_model)
     mel, vocoder = section(MelConfig, "mel"), section(VocoderConfig, "vocoder")
-    return Voice(talker, Part(folder / "codec").codec(), thinker, Tokenizer(TOKENIZER), mel, vocoder)
+    codec, number = Part(folder / "codec").codec(), talker.cfg.voice(name)
+    return Voice(talker, codec, thinker, Tokenizer(TOKENIZER), mel, vocoder, number)
 
 
 def sentences_of(source: str, count: int, seed: int) -> list[str]:
@@ -131,8 +134,8 @@ def save(folder: Path, name: str, found: Checked, figures: list[tuple[str, str]]
 
 def speech(args: argparse.Namespace) -> int:
     """Judge the speech of a model."""
-    voice = stage_voice(Path(args.stages)) if args.stages else whole_voice(*load(args))
-    read = reader(args.speaker, voice.mel.sample_rate)
+    voice = stage_voice(Path(args.stages), args.voice) if args.stages else whole_voice(*load(args), args.voice)
+    read = reader(voice.talker.cfg.voices[voice.number], voice.mel.sample_rate)
 
     def check(texts: list[str], judge: Judge, progress: Callable[[], object]) -> Checked:
         return check_speech(voice, texts, read, judge, args.seed, progress)

@@ -119,6 +119,7 @@ class Session:
         sampling: Sampling = GREEDY,
         max_tokens: int = 128,
         seed: int = 0,
+        voice: str = "",
     ) -> Iterator[Event]:
         """Ask, and get the answer as it comes.
 
@@ -136,20 +137,24 @@ class Session:
             sampling: how tokens are drawn; greedy by default.
             max_tokens: tokens of the answer at most; a long question may leave room for a quarter of the context only.
             seed: of the draws of tokens and codes.
+            voice: one of those that the Talker learned, by default the first.
 
         Yields:
             The plan, pieces of text and speech, and the whole `Answer`.
 
         Raises:
-            UserError: at the first event, if an input is bad or too long.
+            UserError: at the first event, if an input is bad or too long, or there is no such voice.
         """
         model, tokenizer = self.model, self.tokenizer
+        speaker = model.talker.cfg.voice(voice)
         question = self.conversation.message(text, images, video, audio)
         prompt = self.conversation.prompt(question, min(max_tokens, model.cfg.thinker.context // 4))
         yield PlanEvent(prompt.plan)
         stop = {tokenizer.end, tokenizer.eos}
         written, states, ended = TextStream(tokenizer), list[Tensor](), False
-        voice = SpeechStream(model, tokenizer, torch.Generator().manual_seed(seed)) if speak and stream else None
+        live: SpeechStream | None = None
+        if speak and stream:
+            live = SpeechStream(model, tokenizer, torch.Generator().manual_seed(seed), voice=speaker)
         waves, codes = list[Tensor](), list[Tensor]()
 
         def heard(pieces: Iterator[Spoken]) -> Iterator[AudioEvent]:
@@ -168,8 +173,8 @@ class Session:
             states.append(state)
             if piece := written.push(token):
                 yield TextEvent(piece)
-            if voice:
-                yield from heard(voice.more(written.ids, states))
+            if live:
+                yield from heard(live.more(written.ids, states))
         if piece := written.finish():
             yield TextEvent(piece)
         said = tokenizer.decode(written.ids)
@@ -177,21 +182,21 @@ class Session:
             self.conversation.exchanges.append((question, said))
         self._said = (written.ids, torch.stack(states) if states else torch.empty(0))
         if speak:
-            yield from heard(voice.more(written.ids, states, last=True) if voice else self._speak(seed))
+            yield from heard(live.more(written.ids, states, last=True) if live else self._speak(seed, speaker))
         wave = torch.cat(waves) if waves else None
         yield Answer(said, prompt.plan, ended, wave, torch.cat(codes) if codes else None)
 
-    def _speak(self, seed: int) -> Iterator[Spoken]:
+    def _speak(self, seed: int, voice: int) -> Iterator[Spoken]:
         ids, states = self._said
-        return speak(self.model, self.tokenizer, ids, states, torch.Generator().manual_seed(seed))
+        return speak(self.model, self.tokenizer, ids, states, torch.Generator().manual_seed(seed), voice=voice)
 
-    def say_again(self, seed: int = 0) -> Tensor:
+    def say_again(self, seed: int = 0, voice: str = "") -> Tensor:
         """The last answer as speech, float32 ``[samples]``.
 
         Raises:
-            UserError: if there is no answer, or nothing in it can be spoken.
+            UserError: if there is no answer, nothing in it can be spoken, or there is no such voice.
         """
-        waves = [sentence.wave for sentence in self._speak(seed)]
+        waves = [sentence.wave for sentence in self._speak(seed, self.model.talker.cfg.voice(voice))]
         if not waves:
             raise UserError("there is no answer to speak yet; ask something first")
         return torch.cat(waves)
@@ -215,7 +220,9 @@ def transcribe(model: Omni, tokenizer: Tokenizer, recording: Recording, max_toke
 
 
 @torch.no_grad()
-def say(model: Omni, tokenizer: Tokenizer, text: str, seed: int = 0, stream: bool = False) -> Iterator[AudioEvent]:
+def say(
+    model: Omni, tokenizer: Tokenizer, text: str, seed: int = 0, stream: bool = False, voice: str = ""
+) -> Iterator[AudioEvent]:
     """Read a text aloud, sentence after sentence.
 
     The Thinker reads each sentence as its own answer to a request to read it aloud, in one pass, and the Talker says
@@ -227,13 +234,15 @@ def say(model: Omni, tokenizer: Tokenizer, text: str, seed: int = 0, stream: boo
         text: any text; what is neither letter nor digit is not heard.
         seed: of the codes.
         stream: give pieces of a fifth of a second as they are made, not whole sentences.
+        voice: one of those that the Talker learned, by default the first.
 
     Yields:
         The speech.
 
     Raises:
-        UserError: if there is nothing to say, or a sentence does not fit the context.
+        UserError: if there is nothing to say, a sentence does not fit the context, or there is no such voice.
     """
+    speaker = model.talker.cfg.voice(voice)
     parts = [text[a:b] for a, b in sentences(text, longest_sentence(model.talker))]
     parts = [part for part in parts if speakable(part)]
     if not parts:
@@ -253,8 +262,8 @@ def say(model: Omni, tokenizer: Tokenizer, text: str, seed: int = 0, stream: boo
         ids = [token for token, mine in zip(layout.ids, layout.answer, strict=True) if mine]
         ids, states = ids[:-1], states[answer][:-1]  # all but <|end|>
         if stream:
-            pieces = SpeechStream(model, tokenizer, rng).more(ids, list(states), last=True)
+            pieces = SpeechStream(model, tokenizer, rng, voice=speaker).more(ids, list(states), last=True)
         else:
-            pieces = speak(model, tokenizer, ids, states, rng)
+            pieces = speak(model, tokenizer, ids, states, rng, voice=speaker)
         for spoken in pieces:
             yield AudioEvent(spoken.wave)

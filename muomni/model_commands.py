@@ -127,7 +127,7 @@ def chat(args: argparse.Namespace) -> int:
         return converse(session, args)
     rate = model.cfg.mel.sample_rate
     with closing(GrowingSound(target, rate)) if target is not None and args.stream else nullcontext() as sink:
-        voice = {"speak": target is not None, "stream": args.stream}
+        voice = {"speak": target is not None, "stream": args.stream, "voice": args.voice}
         events = session.ask(args.text, args.image, args.video, args.audio_in, **voice, **generation(args))
         answer = show(events, args.stream, sink)
     if target is not None:
@@ -199,7 +199,7 @@ class Talk:
                 raise UserError(f"{value}: no such file; check the path of the video")
             self.video = value
         elif name == "/say":
-            write_sound(check_output(value), self.session.say_again(self.args.seed), rate)
+            write_sound(check_output(value), self.session.say_again(self.args.seed, self.args.voice), rate)
         elif name == "/send":
             self.ask(None)
         elif name == "/reset":
@@ -268,7 +268,7 @@ def say_text(args: argparse.Namespace) -> int:
     target = check_output(args.audio_out)
     model, tokenizer = load(args)
     rate = model.cfg.mel.sample_rate
-    events = say(model, tokenizer, args.text, args.seed, args.stream)
+    events = say(model, tokenizer, args.text, args.seed, args.stream, args.voice)
     if args.stream:
         with closing(GrowingSound(target, rate)) as sink:
             for event in events:

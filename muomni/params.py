@@ -13,7 +13,7 @@ from muomni.codec import CodecConfig
 from muomni.config import Section, load_params, parse
 from muomni.data.conversations import ConversationsConfig
 from muomni.data.image_corpus import ImagesConfig
-from muomni.data.speech_corpus import SpeechConfig
+from muomni.data.speech_corpus import CLEAR_VOICE, SpeechConfig
 from muomni.data.text_corpus import TextConfig
 from muomni.device import DeviceConfig
 from muomni.errors import UserError
@@ -109,6 +109,20 @@ def check(p: Params, where: str) -> None:
         )
 
 
+def check_voices(p: Params, where: str) -> None:
+    """Check that the embedded corpus has every voice that the Talker learns; your own recordings may have any.
+
+    Raises:
+        UserError: names the voice.
+    """
+    if p.speech.source != "embedded":
+        return
+    made = [CLEAR_VOICE, *(f"espeak:{voice}" for voice in p.speech.espeak_voices if p.speech.espeak_fraction > 0)]
+    for voice in p.talker.voices:
+        if voice not in made:
+            raise UserError(f"{where}: talker.voices: speech has no '{voice}'; it has {', '.join(made)}")
+
+
 def read_params(path: str | Path = "params.yaml") -> Params:
     """Read and check a whole parameter file.
 
@@ -118,4 +132,5 @@ def read_params(path: str | Path = "params.yaml") -> Params:
     """
     params = parse(Params, load_params(path), str(path))
     check(params, str(path))
+    check_voices(params, str(path))
     return params

@@ -95,8 +95,9 @@ def speak(
     states: Tensor,
     rng: torch.Generator,
     temperature: float | None = None,
+    voice: int = 0,
 ) -> Iterator[Spoken]:
-    """Say a text in the Talker's voice.
+    """Say a text in a voice of the Talker.
 
     Args:
         model: the model.
@@ -105,6 +106,7 @@ def speak(
         states: the Thinker's state after reading each, ``[n, D]``.
         rng: source of the codes, on the CPU.
         temperature: of the codes, by default the configured one; 0 takes the likeliest.
+        voice: index into the Talker's voices.
 
     Yields:
         Each sentence; those without a letter or digit are passed over.
@@ -115,7 +117,7 @@ def speak(
             continue
         characters, tokens = spell_part(text, spans, start, end)
         codes, _ = model.talker.generate(
-            torch.tensor(characters, device=states.device), states[tokens], rng, temperature
+            torch.tensor(characters, device=states.device), states[tokens], rng, temperature, voice=voice
         )
         mel = model.codec.decode(codes[None])[0].float()  # [T, M] at 50 Hz
         yield Spoken(griffin_lim(mel, model.cfg.mel, model.cfg.vocoder), codes.cpu())
@@ -134,6 +136,7 @@ class SpeechStream:
         rng: source of the codes, on the CPU.
         temperature: of the codes, by default the configured one; 0 takes the likeliest.
         chunk: frames that are turned into sound at once, 50 a second.
+        voice: index into the Talker's voices.
     """
 
     def __init__(
@@ -143,7 +146,9 @@ class SpeechStream:
         rng: torch.Generator,
         temperature: float | None = None,
         chunk: int = 10,
+        voice: int = 0,
     ) -> None:
+        self.voice = voice
         self.model, self.tokenizer, self.rng, self.temperature, self.chunk = model, tokenizer, rng, temperature, chunk
         self.said = 0  # sentences that are spoken
         self.walk: Walk | None = None  # through the sentence that is being spoken
@@ -193,7 +198,9 @@ class SpeechStream:
         if upto > self.walk.at:
             device = states[0].device
             conditions = talker.condition(
-                torch.tensor([characters], device=device), torch.stack([states[token] for token in tokens])[None]
+                torch.tensor([characters], device=device),
+                torch.stack([states[token] for token in tokens])[None],
+                torch.tensor([self.voice], device=device),
             )
             for frame in self.walk.to(conditions, upto):
                 self.codes.append(frame.cpu())

@@ -14,7 +14,8 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from muomni.audio_encoder import CHARACTERS, normalise_with_offsets
-from muomni.config import Section
+from muomni.config import Section, near
+from muomni.errors import UserError
 from muomni.layers import Block, KVCache, Stack, SwiGLU, initialise
 
 SPACE = CHARACTERS.index(" ")
@@ -37,6 +38,7 @@ class TalkerConfig(Section):
     character_layers: int = Field(ge=1, le=8, description="convolutions over the characters")
     character_kernel: int = Field(ge=1, le=15, description="characters that one convolution sees")
     temperature: float = Field(ge=0, le=5, description="of the codes when it speaks; 0 takes the likeliest")
+    voices: list[str] = Field(min_length=1, description="speakers whose voices it learns; the first is the default")
 
     @model_validator(mode="after")
     def check(self) -> "TalkerConfig":
@@ -47,7 +49,19 @@ class TalkerConfig(Section):
             raise ValueError(f"n_heads {self.n_heads} is not a multiple of n_kv_heads {self.n_kv_heads}")
         if self.character_kernel % 2 == 0:
             raise ValueError(f"character_kernel {self.character_kernel} is even; a convolution needs a middle")
+        if len(set(self.voices)) < len(self.voices) or not all(self.voices):
+            raise ValueError(f"voices {self.voices} must be different names")
         return self
+
+    def voice(self, name: str) -> int:
+        """The index of a voice; that of the default for an empty name.
+
+        Raises:
+            UserError: if there is no such voice.
+        """
+        if name and name not in self.voices:
+            raise UserError(f"voice '{name}': not learned{near(name, self.voices)}; there are {', '.join(self.voices)}")
+        return self.voices.index(name) if name else 0
 
 
 def spell(text: str, spans: list[tuple[int, int]]) -> tuple[list[int], list[int]]:
@@ -70,7 +84,7 @@ def spell(text: str, spans: list[tuple[int, int]]) -> tuple[list[int], list[int]
 
 
 class CharacterStates(nn.Module):
-    """What conditions the Talker: one state a character from its neighbours and from the Thinker.
+    """What conditions the Talker: one state a character from its neighbours, the Thinker and the voice.
 
     Attributes:
         reach: how many characters on either side a state depends on.
@@ -89,14 +103,25 @@ class CharacterStates(nn.Module):
         self.thinker = nn.Linear(thinker_width, cfg.d_model)
         self.stay = nn.Embedding(LONGEST_STAY, cfg.d_model)
         nn.init.normal_(self.stay.weight, std=0.02)
+        self.voice = nn.Embedding(len(cfg.voices), cfg.d_model)
+        nn.init.normal_(self.voice.weight, std=0.02)
 
-    def forward(self, characters: Tensor, thinker_states: Tensor) -> Tensor:
-        """Characters ``[B, N]`` int64 and the Thinker's states of their tokens ``[B, N, Dt]`` to ``[B, N, D]``."""
+    def forward(self, characters: Tensor, thinker_states: Tensor, voice: Tensor) -> Tensor:
+        """States of characters.
+
+        Args:
+            characters: ``[B, N]`` int64.
+            thinker_states: the Thinker's, of the token that spells each, ``[B, N, Dt]``.
+            voice: ``[B]`` int64, index into the configured voices.
+
+        Returns:
+            ``[B, N, D]``.
+        """
         real = (characters != PADDING)[..., None]
         x = self.embedding(characters)
         for convolution in self.convolutions:
             x = x + F.gelu(convolution((x * real).transpose(1, 2)).transpose(1, 2))
-        return (self.project(x) + self.thinker(thinker_states)) * real
+        return (self.project(x) + self.thinker(thinker_states) + self.voice(voice)[:, None]) * real
 
 
 class Talker(nn.Module):
@@ -159,6 +184,7 @@ class Talker(nn.Module):
         rng: torch.Generator,
         temperature: float | None = None,
         use_cache: bool = True,
+        voice: int = 0,
     ) -> tuple[Tensor, Tensor]:
         """Speak: sample frame after frame until the last character is left behind.
 
@@ -168,11 +194,13 @@ class Talker(nn.Module):
             rng: source of the samples, on the CPU.
             temperature: of the codes, by default the configured one; 0 takes the likeliest.
             use_cache: False recomputes all frames at each step, to check the cache against.
+            voice: index into the configured voices.
 
         Returns:
             Codes ``[T, Q]`` int64 and the character of each frame ``[T]`` int64.
         """
-        states = self.condition(characters[None], thinker_states[None])
+        speaker = torch.tensor([voice], device=characters.device)
+        states = self.condition(characters[None], thinker_states[None], speaker)
         walk = Walk(self, rng, temperature, min(self.cfg.frames, LONGEST_STAY * len(characters)), use_cache)
         codes = list(walk.to(states, len(characters)))
         return torch.stack(codes), torch.tensor(walk.positions, device=characters.device)

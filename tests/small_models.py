@@ -55,6 +55,7 @@ TALKER = TalkerConfig(
     character_layers=2,
     character_kernel=5,
     temperature=0.5,
+    voices=["hibari", "espeak:en+m3"],
 )
 MEL = MelConfig(
     sample_rate=16000,

@@ -292,6 +292,17 @@ def test_say_speaks_sentence_after_sentence_and_follows_the_text(small: Small) -
     assert len(other) != len(first) or not torch.allclose(other, first)
     assert torch.equal(next(iter(say(*small, "Good morning.", seed=0))).wave, first)
     assert not torch.equal(next(iter(say(*small, "Good morning.", seed=1))).wave, first)
+    for stream in (False, True):
+        default, named, other_voice = (
+            torch.cat([event.wave for event in say(*small, "Good morning.", stream=stream, voice=voice)])
+            for voice in ("", "hibari", "espeak:en+m3")
+        )
+        assert torch.equal(default, named)
+        assert len(other_voice) != len(default) or not torch.equal(other_voice, default)
+    with pytest.raises(UserError, match="voice 'nobody': not learned; there are hibari"):
+        next(iter(say(*small, "Good morning.", voice="nobody")))
+    with pytest.raises(UserError, match="voice 'nobody'"):
+        next(iter(Session(*small).ask("What is it?", voice="nobody")))
 
 
 def test_say_speaks_from_the_states_of_the_answer(small: Small, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -299,7 +310,9 @@ def test_say_speaks_from_the_states_of_the_answer(small: Small, monkeypatch: pyt
     model, tokenizer = small
     taken: list[tuple[list[int], torch.Tensor]] = []
 
-    def record(model: Omni, tokenizer: Tokenizer, ids: list[int], states: torch.Tensor, *rest: object) -> list:
+    def record(
+        model: Omni, tokenizer: Tokenizer, ids: list[int], states: torch.Tensor, *rest: object, voice: int
+    ) -> list:
         taken.append((list(ids), states))
         return []
 
@@ -317,7 +330,9 @@ def test_answers_are_spoken_from_the_states_that_wrote_them(small: Small, monkey
     model, tokenizer = small
     taken: list[tuple[list[int], torch.Tensor]] = []
 
-    def record(model: Omni, tokenizer: Tokenizer, ids: list[int], states: torch.Tensor, *rest: object) -> list:
+    def record(
+        model: Omni, tokenizer: Tokenizer, ids: list[int], states: torch.Tensor, *rest: object, voice: int
+    ) -> list:
         taken.append((list(ids), states))
         return []
 

@@ -55,6 +55,7 @@ def test_every_profile_is_whole_and_consistent(name: str) -> None:
         ("codec.n_mels", 80, ["codec.n_mels: 80", "mel.n_mels is 128"]),
         ("images.size_px", 128, ["images.size_px: 128", "vision_encoder.image_size is 112"]),
         ("speech.sample_rate", 24000, ["speech.sample_rate: 24000", "mel.sample_rate is 16000"]),
+        ("talker.voices", ["hibari", "anna"], ["talker.voices: speech has no 'anna'", "hibari, espeak:en-us+f2"]),
         ("mel.hop_length", 200, ["mel.hop_length: 200", "100 frames a second", "set it to 160"]),
         ("fusion.image_grid", 9, ["fusion.image_grid: 9", "7"]),
         ("a_thinker.context", 4096, ["a_thinker.context: 4096", "thinker.context"]),

@@ -87,7 +87,8 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
         with ShardWriter(root / "mels", split, 100) as writer:
             for n, text in enumerate([*TEXTS, "far too many words for such a very short recording of nothing"]):
                 mel = log_mel(torch.from_numpy(wave(n, 0.2 if n == 4 else 1.0)), MEL).numpy().astype(np.float16)
-                about = {"text": text, "speaker": "hibari", "seconds": 1.0, "kind": "statement", "key": f"k{n % 2}"}
+                speaker = "espeak:en+m3" if n == 2 else "hibari"
+                about = {"text": text, "speaker": speaker, "seconds": 1.0, "kind": "statement", "key": f"k{n % 2}"}
                 writer.write(f"{split}-{n}", {"npy": mel, "json": about})
         made["mels"][split] = writer.shards
         with ShardWriter(root / "images", split, 100) as writer:
@@ -172,10 +173,13 @@ def test_a_voice_without_recordings_stops_the_codec(data: Path) -> None:
 def talking(data: Path, small: tuple[Omni, Tokenizer]) -> TalkerTask:
     """Stage D's task with random frozen parts."""
     cfg = TalkerStageConfig(
-        **LOOP, speaker="hibari", align_rounds=1, align_steps=5, code_noise=0.0, state_dropout=0.0, valid_recordings=4
+        **LOOP, align_rounds=1, align_steps=5, code_noise=0.0, state_dropout=0.0, valid_recordings=4
     )
     torch.manual_seed(0)
     parts = (Thinker(OMNI.thinker), Codec(CODEC), AudioEncoder(AUDIO), CTCHead(AUDIO))
+    more = TALKER.model_copy(update={"voices": [*TALKER.voices, "nobody"]})
+    with pytest.raises(UserError, match="talker.voices: no usable recording of nobody in the train split"):
+        TalkerTask(cfg, more, *parts, small[1], MEL, VOCODER, data / "mels", 0, CPU)
     return TalkerTask(cfg, TALKER, *parts, small[1], MEL, VOCODER, data / "mels", 0, CPU)
 
 
@@ -189,6 +193,8 @@ def test_the_talker_learns_from_aligned_frames(talking: TalkerTask) -> None:
     rows = talking.train[:2]
     batch = collate_utterances(rows, TALKER.codes, 0.0, torch.Generator())
     first = rows[0]
+    assert [u.voice for u in talking.train] == [0, 0, 1, 0]
+    assert collate_utterances(talking.train, TALKER.codes, 0.0, torch.Generator())["voice"].tolist() == [0, 0, 1, 0]
     assert (batch["previous"][0, 0] == TALKER.codes).all(), "nothing before the first frame"
     assert torch.equal(batch["previous"][0, 1 : len(first.codes)], first.codes[:-1]), "shifted by one frame, once"
     assert batch["advance"][0].sum() == len(first.characters), "every character is left once, the last ends the speech"
@@ -216,10 +222,10 @@ def aligned(data: Path, tokenizer: Tokenizer) -> Path:
     if not path.exists():
         torch.manual_seed(1)
         parts = (Codec(CODEC), AudioEncoder(AUDIO), CTCHead(AUDIO))
-        recordings = load_recordings(data / "mels", "train", "hibari")
-        utterances, left_out = prepare_utterances(recordings, tokenizer, *parts, CPU)
+        recordings = load_recordings(data / "mels", "train", TALKER.voices)
+        utterances, left_out = prepare_utterances(recordings, TALKER.voices, tokenizer, *parts, CPU)
         save_alignments(path, utterances, recordings)
-        again, same = aligned_utterances(path, recordings, tokenizer)
+        again, same = aligned_utterances(path, recordings, TALKER.voices, tokenizer)
         assert same == left_out == 1
         for one, other in zip(utterances, again, strict=True):
             assert (one.number, one.ids) == (other.number, other.ids)
@@ -237,7 +243,6 @@ def omni_task(data: Path, tokenizer: Tokenizer, freeze: bool) -> OmniTask:
         freeze_audio=freeze,
         talker_every=1,
         talker_batch=2,
-        speaker="hibari",
         code_noise=0.1,
         state_dropout=0.5,
         apart=0.5,
@@ -338,14 +343,14 @@ def test_a_task_without_conversations_in_the_mixture_is_an_error(data: Path, sma
 
 def test_stage_e_needs_the_alignments_of_stage_d(data: Path, small: tuple[Omni, Tokenizer], tmp_path: Path) -> None:
     path = aligned(data, small[1])
-    recordings = load_recordings(data / "mels", "train", "hibari")
+    recordings = load_recordings(data / "mels", "train", TALKER.voices)
     with pytest.raises(UserError, match="made of other recordings"):
-        aligned_utterances(path, recordings[::-1], small[1])
+        aligned_utterances(path, recordings[::-1], TALKER.voices, small[1])
     with pytest.raises(UserError, match="no alignments there .*run `dvc repro --force d-talker`"):
-        aligned_utterances(tmp_path / ALIGNMENTS, recordings, small[1])
+        aligned_utterances(tmp_path / ALIGNMENTS, recordings, TALKER.voices, small[1])
     (tmp_path / ALIGNMENTS).write_bytes(b"broken")
     with pytest.raises(UserError, match="no alignments there"):
-        aligned_utterances(tmp_path / ALIGNMENTS, recordings, small[1])
+        aligned_utterances(tmp_path / ALIGNMENTS, recordings, TALKER.voices, small[1])
 
 
 def test_every_stage_computes_in_bfloat16_what_it_computes_in_float32(

@@ -11,6 +11,7 @@ from muomni.talker import LONGEST_STAY, PADDING, SPACE, Talker, TalkerConfig, Wa
 from muomni.tokenizer import Tokenizer
 
 WIDTH = 32
+VOICE = torch.zeros(1, dtype=torch.int64)
 
 
 def make(frames: int = TALKER.frames) -> Talker:
@@ -48,7 +49,7 @@ def test_a_text_that_becomes_known_bit_by_bit_is_the_same_speech() -> None:
     walk, codes = Walk(model, rng()), []
     for known in (3, 6, 7, 15, 20):
         end = known if known == 20 else known - model.condition.reach
-        codes += list(walk.to(model.condition(characters[None, :known], states[None, :known]), end))
+        codes += list(walk.to(model.condition(characters[None, :known], states[None, :known], VOICE), end))
     assert torch.equal(torch.stack(codes), whole) and walk.positions == positions.tolist()
 
 
@@ -58,7 +59,7 @@ def test_cached_logits_equal_uncached() -> None:
     codes, position = model.generate(characters, states, rng(), 0.0)
     previous = torch.cat((torch.full((1, TALKER.codebooks), TALKER.codes), codes[:-1]))[None]
     stay = torch.tensor([int((position[:i] == position[i]).sum()) for i in range(len(position))])[None]
-    condition = model.condition(characters[None], states[None])
+    condition = model.condition(characters[None], states[None], VOICE)
     whole = model(previous, condition, position[None], stay)
     for sizes in ([1] * len(codes), [5, len(codes) - 5]):
         cache, at, parts = model.stack.new_cache(1, len(codes)), 0, []
@@ -107,15 +108,32 @@ def test_another_text_or_other_states_are_other_speech(what: str) -> None:
     assert len(before) != len(after) or (before != after).float().mean() > 0.2
 
 
+def test_voices_have_names_and_each_speaks_in_its_own_way() -> None:
+    model, (characters, states) = make(), text()
+    with torch.no_grad():
+        model.condition.voice.weight.mul_(50)
+    default, first, second = (
+        model.generate(characters, states, rng(), 0.0, **voice)[0] for voice in ({}, {"voice": 0}, {"voice": 1})
+    )
+    assert torch.equal(default, first)
+    assert len(first) != len(second) or (first != second).float().mean() > 0.2
+    assert [TALKER.voice(name) for name in ("", "hibari", "espeak:en+m3")] == [0, 0, 1]
+    with pytest.raises(UserError, match=r"voice 'hibary': not learned.* there are hibari, espeak:en\+m3"):
+        TALKER.voice("hibary")
+    for voices in ([], ["a", "a"], [""]):
+        with pytest.raises(UserError, match="talker"):
+            parse(TalkerConfig, TALKER.model_dump() | {"voices": voices}, "talker")
+
+
 @torch.no_grad()
 def test_a_frame_hears_about_its_own_character() -> None:
     model, (characters, states) = make(), text()
     position, stay = torch.arange(12)[None], torch.zeros(1, 12, dtype=torch.int64)
     previous = torch.full((1, 12, TALKER.codebooks), TALKER.codes)
-    before = model(previous, model.condition(characters[None], states[None]), position, stay)
+    before = model(previous, model.condition(characters[None], states[None], VOICE), position, stay)
     changed = characters.clone()
     changed[6] = (changed[6] + 1) % len(CHARACTERS)
-    after = model(previous, model.condition(changed[None], states[None]), position, stay)
+    after = model(previous, model.condition(changed[None], states[None], VOICE), position, stay)
     # Two convolutions of 5 reach 4 characters to either side; frames before those cannot know.
     assert torch.equal(before[:, :2], after[:, :2])
     assert (before[:, 6] - after[:, 6]).abs().max() > 1e-3
@@ -124,13 +142,13 @@ def test_a_frame_hears_about_its_own_character() -> None:
 @torch.no_grad()
 def test_padding_of_characters_changes_nothing() -> None:
     model, (characters, states) = make(), text(9)
-    alone = model.condition(characters[None], states[None])
+    alone = model.condition(characters[None], states[None], VOICE)
     padded = torch.full((2, 14), PADDING)
     padded[0, :9] = characters
     padded[1] = text(14, seed=3)[0]
     wide = torch.full((2, 14, WIDTH), 1e3)
     wide[0, :9] = states
-    together = model.condition(padded, wide)
+    together = model.condition(padded, wide, VOICE.expand(2))
     torch.testing.assert_close(together[:1, :9], alone, atol=1e-5, rtol=1e-5)
     assert not together[0, 9:].any()
 
@@ -138,7 +156,7 @@ def test_padding_of_characters_changes_nothing() -> None:
 @torch.no_grad()
 def test_frames_do_not_see_later_codes_and_padding_of_frames_changes_nothing() -> None:
     model, (characters, states) = make(), text()
-    condition = model.condition(characters[None], states[None])
+    condition = model.condition(characters[None], states[None], VOICE)
     generator = torch.Generator().manual_seed(0)
     previous = torch.randint(TALKER.codes, (1, 12, 2), generator=generator)
     position, stay = torch.arange(12)[None], torch.zeros(1, 12, dtype=torch.int64)

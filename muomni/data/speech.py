@@ -1,6 +1,6 @@
 """Recordings of the mel shards in memory, for the stages that hear and speak."""
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,8 +22,8 @@ class Recording:
     kind: str
 
 
-def load_recordings(folder: str | Path, split: str, speaker: str = "") -> list[Recording]:
-    """Read a split of the mel shards, all speakers or one.
+def load_recordings(folder: str | Path, split: str, speakers: Container[str] | None = None) -> list[Recording]:
+    """Read a split of the mel shards, of all speakers or of some.
 
     Raises:
         UserError: if the shards are missing, damaged or empty.
@@ -31,7 +31,7 @@ def load_recordings(folder: str | Path, split: str, speaker: str = "") -> list[R
     recordings = []
     for sample in read_shards(Path(folder), split):
         about = sample["json"]
-        if not speaker or about["speaker"] == speaker:
+        if speakers is None or about["speaker"] in speakers:
             mel = torch.from_numpy(sample["npy"])
             recordings.append(Recording(mel, about["text"], about["speaker"], about["key"], about.get("kind", "")))
     return recordings

@@ -73,7 +73,7 @@ def listen(parts: Parts, cfg: EvaluateConfig, judge: Judge | None, corpus: Path,
         shards: the mel shards.
 
     Raises:
-        UserError: if data is missing.
+        UserError: if data is missing, or the Talker never learned the voice.
     """
     mel_cfg = parts.omni.cfg.mel
     vocoder = GriffinLim(mel_cfg, parts.omni.cfg.vocoder)
@@ -84,10 +84,11 @@ def listen(parts: Parts, cfg: EvaluateConfig, judge: Judge | None, corpus: Path,
     mels = [log_mel(wave, mel_cfg)[::2] for _, wave in sentences]  # [T, M] at 50 Hz
     decoded = [parts.codec.decode(parts.codec.encode(mel.to(device))[None])[0].cpu() for mel in mels[: len(coded)]]
     talk, talked = list[Said](), list[Tensor]()
+    voice = parts.talker.cfg.voice(cfg.speaker)
 
     def speech() -> Iterator[Tensor]:
         for text, _ in said:
-            talk.append(say(parts.talker, parts.thinker, parts.tokenizer, text, cfg.seed))
+            talk.append(say(parts.talker, parts.thinker, parts.tokenizer, text, cfg.seed, voice))
             talked.append(parts.codec.decode(talk[-1].codes[None])[0].cpu())
             yield vocoder(talked[-1])
 
@@ -106,7 +107,7 @@ def listen(parts: Parts, cfg: EvaluateConfig, judge: Judge | None, corpus: Path,
                 found.waves[name].append(wave)
                 transcripts_of.setdefault(name, []).append(hear(wave))
     found.mels = {"recording": mels[0], "codec": decoded[0], "talker": talked[0]}
-    whole = [r.mel[::2] for r in load_recordings(shards, "test", cfg.speaker)]
+    whole = [r.mel[::2] for r in load_recordings(shards, "test", [cfg.speaker])]
     found.scores = {
         "codec": score_codec(parts.codec, whole, cfg.seed),
         "talker": score_talker(talk, [len(mel) for mel in mels[: len(said)]], cfg.seed),

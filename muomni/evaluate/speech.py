@@ -43,15 +43,22 @@ def ended(positions: Tensor, characters: int, frames: int) -> bool:
 
 
 @torch.no_grad()
-def say(talker: Talker, thinker: Thinker, tokenizer: Tokenizer, text: str, seed: int) -> Said:
-    """Have the Talker say a text from the states of a Thinker that reads it as an answer."""
+def say(talker: Talker, thinker: Thinker, tokenizer: Tokenizer, text: str, seed: int, voice: int = 0) -> Said:
+    """Have the Talker say a text from the states of a Thinker that reads it as an answer.
+
+    Args:
+        talker, thinker, tokenizer: in eval mode.
+        text: with a letter or digit.
+        seed: of the codes.
+        voice: index into the Talker's voices.
+    """
     device = talker.advance.weight.device
     ids = tokenizer.encode(text)
     spelled, tokens = spell(tokenizer.decode(ids), tokenizer.char_spans(ids))
     states = thinker(thinker.embed(torch.tensor([[tokenizer.assistant, *ids]], device=device)))[0, 1:]
     rng = torch.Generator().manual_seed(seed)
     characters = torch.tensor(spelled, device=device)
-    codes, positions = talker.generate(characters, states[tokens], rng)
+    codes, positions = talker.generate(characters, states[tokens], rng, voice=voice)
     return Said(codes, ended(positions, len(spelled), talker.cfg.frames))
 
 

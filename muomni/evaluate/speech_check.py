@@ -35,6 +35,7 @@ class Voice:
         thinker: whose states the Talker takes.
         tokenizer: of both.
         mel, vocoder: of the codec's log-mels.
+        number: of the voice among those that the Talker learned.
     """
 
     talker: Talker
@@ -43,6 +44,7 @@ class Voice:
     tokenizer: Tokenizer
     mel: MelConfig
     vocoder: VocoderConfig
+    number: int = 0
 
 
 @dataclass
@@ -205,7 +207,7 @@ def check_speech(
     def sounds(text: str) -> Iterator[tuple[str, Tensor]]:
         if read is not None:
             yield from through_codec(voice.codec, vocoder, read(text), mels)
-        said.append(say(voice.talker, voice.thinker, voice.tokenizer, text, seed))
+        said.append(say(voice.talker, voice.thinker, voice.tokenizer, text, seed, voice.number))
         yield "talker", vocoder(voice.codec.decode(said[-1].codes[None])[0].cpu())
 
     found = listen_to(texts, sounds, judge, progress)

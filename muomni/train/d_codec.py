@@ -43,8 +43,9 @@ class CodecTask:
         self.codec = Codec(model)
         self.modules = {"codec": self.codec}
         # The codec sees every second frame of the shared log-mel: 50 a second.
-        self.train = [r.mel[::2] for r in load_recordings(shards, "train", cfg.speaker)]
-        self.valid = [r.mel[::2].float() for r in load_recordings(shards, "valid", cfg.speaker)]
+        speakers = [cfg.speaker] if cfg.speaker else None
+        self.train = [r.mel[::2] for r in load_recordings(shards, "train", speakers)]
+        self.valid = [r.mel[::2].float() for r in load_recordings(shards, "valid", speakers)]
         self.valid = self.valid[: cfg.valid_recordings]
         if not self.train or not self.valid:
             raise UserError(f"d_codec.speaker: no recording of '{cfg.speaker}' in {shards}")

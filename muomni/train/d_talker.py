@@ -36,7 +36,6 @@ from muomni.vocoder import GriffinLim, VocoderConfig
 class TalkerStageConfig(TrainConfig):
     """Section ``d_talker``."""
 
-    speaker: str = Field(description="the voice to learn")
     align_rounds: int = Field(
         ge=0, le=20, description="how often the alignments are made finer; 0 leaves them as the CTC head has them"
     )
@@ -77,12 +76,16 @@ class TalkerTask:
             module.to(device.device).eval()
         parts, mels = {}, list[Tensor]()
         for split in ("train", "valid"):
-            recordings = load_recordings(shards, split, cfg.speaker)
+            recordings = load_recordings(shards, split, model.voices)
             if split == "valid":
                 recordings = recordings[: cfg.valid_recordings]
-            parts[split], left_out = prepare_utterances(recordings, tokenizer, codec, encoder, head, device)
-            if not parts[split]:
-                raise UserError(f"d_talker.speaker: no usable recording of '{cfg.speaker}' in the {split} split")
+            parts[split], left_out = prepare_utterances(
+                recordings, model.voices, tokenizer, codec, encoder, head, device
+            )
+            silent = set(model.voices if split == "train" else ()) - {model.voices[u.voice] for u in parts[split]}
+            if silent or not parts[split]:
+                names = ", ".join(sorted(silent or model.voices))
+                raise UserError(f"talker.voices: no usable recording of {names} in the {split} split")
             mels += [recordings[u.number].mel[::2] for u in parts[split]]
             if split == "train":
                 self.recordings, self.left_out = recordings, left_out
@@ -153,24 +156,26 @@ class TalkerTask:
         scores = {key: value / count for key, value in total.items() if key != "padding"}
         return scores | {"recordings_left_out": float(self.left_out)}
 
-    def speak(self, text: str, seed: int = 0) -> Tensor:
-        """A text as a waveform ``[samples]``."""
+    def speak(self, text: str, seed: int = 0, voice: int = 0) -> Tensor:
+        """A text as a waveform ``[samples]``, in a voice."""
         device = self.talker.advance.weight.device
         rows = [self.make(text)]
         batch = {key: value.to(device) for key, value in self.collate(rows, 0.0, torch.Generator()).items()}
         rng = torch.Generator().manual_seed(seed)
-        codes, _ = self.talker.generate(batch["characters"][0], self.states(batch)[0], rng)
+        codes, _ = self.talker.generate(batch["characters"][0], self.states(batch)[0], rng, voice=voice)
         return self.vocoder(self.codec.decode(codes[None])[0].cpu().float())
 
     def make(self, text: str) -> Utterance:
         """A text without a recording."""
         ids, characters, tokens = spelled(text, self.tokenizer)
         none = torch.zeros(1, self.talker.cfg.codebooks, dtype=torch.int64)
-        return Utterance(text, ids, characters, tokens, none, torch.zeros(1, dtype=torch.int64), -1)
+        return Utterance(text, ids, characters, tokens, none, torch.zeros(1, dtype=torch.int64), 0, -1)
 
     def samples(self, step: int, folder: Path) -> None:
-        """The first held-out sentences, spoken."""
-        for number, utterance in enumerate(self.valid[:2]):
-            save_audio(folder / f"said-{number}.wav", self.speak(utterance.text), self.mel.sample_rate)
-        text = "".join(f"said-{n}.wav\t{u.text}\n" for n, u in enumerate(self.valid[:2]))
+        """The first held-out sentences, spoken in the default voice, and one in each further voice."""
+        voices = self.talker.cfg.voices
+        said = [(self.valid[n % len(self.valid)].text, max(0, n - 1)) for n in range(1 + len(voices))]
+        for number, (sentence, voice) in enumerate(said):
+            save_audio(folder / f"said-{number}.wav", self.speak(sentence, voice=voice), self.mel.sample_rate)
+        text = "".join(f"said-{n}.wav\t{voices[voice]}\t{sentence}\n" for n, (sentence, voice) in enumerate(said))
         (folder / "texts.tsv").write_text(text, encoding="utf-8")

@@ -63,7 +63,6 @@ class OmniStageConfig(TrainConfig):
     freeze_audio: bool = Field(description="keep the audio encoder as stage B left it")
     talker_every: int = Field(ge=0, description="the Talker learns at every so many steps; 0 to leave it as it is")
     talker_batch: int = Field(ge=1, description="utterances in the Talker's batch")
-    speaker: str = Field(description="the Talker's voice")
     code_noise: float = Field(ge=0, lt=1, description="share of the previous codes replaced at random")
     state_dropout: float = Field(ge=0, le=1, description="share of the utterances without the Thinker's states")
     apart: float = Field(
@@ -170,8 +169,9 @@ class OmniTask:
         )
         self.utterances: list[Utterance] = []
         if cfg.talker_every:
-            recordings = load_recordings(mels, "train", cfg.speaker)
-            self.utterances, short = aligned_utterances(alignments, recordings, tokenizer)
+            voices = omni.cfg.talker.voices
+            recordings = load_recordings(mels, "train", voices)
+            self.utterances, short = aligned_utterances(alignments, recordings, voices, tokenizer)
             self.left_out += short
             self.buckets = Buckets([len(u.codes) for u in self.utterances], cfg.talker_batch, seed)
 

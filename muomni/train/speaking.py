@@ -34,6 +34,7 @@ class Utterance:
         characters: ``[N]`` int64, and ``tokens`` ``[N]``, which token spells each.
         codes: ``[T, Q]`` int64.
         position: ``[T]`` int64, the character of each frame.
+        voice: who says it, index into the Talker's voices.
         number: of the recording, in the order of its split.
     """
 
@@ -43,6 +44,7 @@ class Utterance:
     tokens: Tensor
     codes: Tensor
     position: Tensor
+    voice: int
     number: int
 
 
@@ -56,6 +58,7 @@ def spelled(text: str, tokenizer: Tokenizer) -> tuple[list[int], Tensor, Tensor]
 @torch.no_grad()
 def prepare_utterances(
     recordings: Sequence[Recording],
+    voices: Sequence[str],
     tokenizer: Tokenizer,
     codec: Codec,
     encoder: AudioEncoder,
@@ -65,7 +68,8 @@ def prepare_utterances(
     """Code and align recordings.
 
     Args:
-        recordings: with their texts.
+        recordings: with their texts, of speakers among the voices.
+        voices: the Talker's.
         tokenizer: of the texts.
         codec, encoder, head: in eval mode on the device.
         device: where they compute.
@@ -86,7 +90,8 @@ def prepare_utterances(
             slots = int(state_lengths[row]) * head.slots
             position = align(log_probs[row, :slots], characters.tolist(), len(codes))
             if position is not None:
-                utterances.append(Utterance(recording.text, ids, characters, tokens, codes, position, at + row))
+                voice = voices.index(recording.speaker)
+                utterances.append(Utterance(recording.text, ids, characters, tokens, codes, position, voice, at + row))
     return utterances, len(recordings) - len(utterances)
 
 
@@ -104,13 +109,14 @@ def save_alignments(path: Path, utterances: Sequence[Utterance], recordings: Seq
 
 
 def aligned_utterances(
-    path: Path, recordings: Sequence[Recording], tokenizer: Tokenizer
+    path: Path, recordings: Sequence[Recording], voices: Sequence[str], tokenizer: Tokenizer
 ) -> tuple[list[Utterance], int]:
     """What `prepare_utterances` returned, from what `save_alignments` wrote.
 
     Args:
         path: the file.
         recordings: the same as then, in the same order.
+        voices: the Talker's.
         tokenizer: of the texts, the same as then.
 
     Raises:
@@ -124,15 +130,14 @@ def aligned_utterances(
     except (OSError, SafetensorError) as error:
         raise UserError(f"{path}: no alignments there ({error}); {again}") from None
     if made_of != texts_digest([r.text for r in recordings]):
-        raise UserError(
-            f"{path}: made of other recordings than these; give d_talker and e_omni one speaker, and {again}"
-        )
+        raise UserError(f"{path}: made of other recordings than these; {again}")
     utterances = []
     for number, recording in enumerate(recordings):
         if f"{number}/codes" in tensors:
             ids, characters, tokens = spelled(recording.text, tokenizer)
             codes, position = (tensors[f"{number}/{name}"] for name in ("codes", "position"))
-            utterances.append(Utterance(recording.text, ids, characters, tokens, codes, position, number))
+            voice = voices.index(recording.speaker)
+            utterances.append(Utterance(recording.text, ids, characters, tokens, codes, position, voice, number))
     return utterances, len(recordings) - len(utterances)
 
 
@@ -154,8 +159,8 @@ def collate_utterances(rows: Sequence[Utterance], codes: int, noise: float, rng:
         rng: source of the noise.
 
     Returns:
-        ``characters`` and ``tokens`` ``[B, N]``; ``codes`` and ``previous`` ``[B, T, Q]``; ``position``, ``stay``,
-        ``mask`` and ``advance`` ``[B, T]``.
+        ``characters`` and ``tokens`` ``[B, N]``; ``voice`` ``[B]``; ``codes`` and ``previous`` ``[B, T, Q]``;
+        ``position``, ``stay``, ``mask`` and ``advance`` ``[B, T]``.
     """
     target = pad([u.codes for u in rows])
     mask = pad([torch.ones(len(u.codes), dtype=torch.bool) for u in rows])
@@ -172,6 +177,7 @@ def collate_utterances(rows: Sequence[Utterance], codes: int, noise: float, rng:
     return {
         "characters": pad([u.characters for u in rows], PADDING),
         "tokens": pad([u.tokens for u in rows]),
+        "voice": torch.tensor([u.voice for u in rows]),
         "codes": target,
         "previous": previous,
         "position": pad([u.position for u in rows]),
@@ -189,7 +195,7 @@ def talker_loss(talker: Talker, batch: dict[str, Tensor], states: Tensor) -> tup
         batch: from `collate_utterances`.
         states: the Thinker's states of each character's token, ``[B, N, Dt]``.
     """
-    character_states = talker.condition(batch["characters"], states)
+    character_states = talker.condition(batch["characters"], states, batch["voice"])
     h = talker(batch["previous"], character_states, batch["position"], batch["stay"])[batch["mask"]]  # [F, D]
     wanted = batch["codes"][batch["mask"]]
     losses = [F.cross_entropy(logits.float(), wanted[:, q]) for q, logits in enumerate(talker.code_logits(h, wanted))]
