@@ -22,6 +22,7 @@ STYLE = """
 body { margin: 2rem auto; max-width: 76rem; padding: 0 1rem; }
 table { border-collapse: collapse; width: 100%; margin: 1rem 0 2rem; }
 th, td { text-align: left; vertical-align: top; padding: .4rem .6rem; border-bottom: 1px solid #8886; }
+table.figures { width: auto; }
 td.number { text-align: right; font-variant-numeric: tabular-nums; }
 audio { width: 13rem; max-width: 100%; height: 2.2rem; display: block; }
 .wrong { color: #c33; }
@@ -84,7 +85,7 @@ def write_page(
     path.write_text(
         f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{html.escape(title)}</title>'
         f'<meta name="viewport" content="width=device-width"><style>{STYLE}</style></head>\n'
-        f"<body><h1>{html.escape(title)}</h1>\n<table>{shown}</table>\n"
+        f"<body><h1>{html.escape(title)}</h1>\n<table class="figures">{shown}</table>\n"
         f"<table><thead><tr>{head}</tr></thead>\n<tbody>{chr(10).join(body)}</tbody></table></body></html>\n",
         encoding="utf-8",
     )
