@@ -85,7 +85,7 @@ def write_page(
     path.write_text(
         f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{html.escape(title)}</title>'
         f'<meta name="viewport" content="width=device-width"><style>{STYLE}</style></head>\n'
-        f"<body><h1>{html.escape(title)}</h1>\n<table class="figures">{shown}</table>\n"
+        f'<body><h1>{html.escape(title)}</h1>\n<table class="figures">{shown}</table>\n'
         f"<table><thead><tr>{head}</tr></thead>\n<tbody>{chr(10).join(body)}</tbody></table></body></html>\n",
         encoding="utf-8",
     )
