@@ -79,7 +79,9 @@ def add_evaluate(commands: "argparse._SubParsersAction[Parser]") -> None:
         "writes a page with players and a JSON file with all transcripts.",
     )
     speech.add_argument(
-        "--stages", metavar="FOLDER", help="judge what stage D made, from the stages' checkpoints in this folder"
+        "--stages",
+        metavar="FOLDER",
+        help="judge what stage D made, from the stages' checkpoints in this folder, on the CPU",
     )
     add_voice(speech)
     add_drawing(speech)

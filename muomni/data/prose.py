@@ -6,7 +6,7 @@ They are whole sentences of the text corpus and stay in the split of their docum
 import random
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 
 from muomni.data.files import read_jsonl
@@ -95,12 +95,7 @@ def prose_sentences(corpus: Path, n: int, seed: int) -> list[Spoken]:
         taken.update(key for key, _ in usable)
         made += [
             Spoken(said, "prose", "prose:" + " ".join(words_of(said)), split)
-            for said in chosen([said for _, said in usable], wanted)
+            for said in with_rare_words_first(said for _, said in usable)[:wanted]
         ]
     rng.shuffle(made)
     return made
-
-
-def chosen(sentences: Sequence[str], n: int) -> list[str]:
-    """Some of the sentences, with as many different words as they allow."""
-    return with_rare_words_first(sentences)[:n]
