@@ -24,6 +24,7 @@ STAGES = {  # which stage makes which folder
     "vision_encoder": "c-vision-encoder",
     "codec": "d-codec",
     "talker": "d-talker",
+    "vocoder": "d-vocoder",
     "omni": "e-omni",
 }
 

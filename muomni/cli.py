@@ -69,7 +69,7 @@ def add_seed(parser: argparse.ArgumentParser) -> None:
 
 
 def add_evaluate(commands: "argparse._SubParsersAction[Parser]") -> None:
-    """``muomni evaluate speech``."""
+    """``muomni evaluate``: speech, codec, vocoder."""
     evaluate = commands.add_parser("evaluate", help="measure a trained model on sentences drawn by your seed")
     what = evaluate.add_subparsers(dest="what", metavar="WHAT", required=True)
     speech = what.add_parser(
@@ -94,13 +94,31 @@ def add_evaluate(commands: "argparse._SubParsersAction[Parser]") -> None:
     codec.add_argument(
         "--checkpoint", default="checkpoints/codec", metavar="FOLDER", help="of stage D (default: %(default)s)"
     )
-    codec.add_argument(
+    add_speaker(codec)
+    add_drawing(codec)
+    vocoder = what.add_parser(
+        "vocoder",
+        help="compare the vocoder that was trained with Griffin-Lim",
+        description="Run in the root of the repository, where data/ and params.yaml are.",
+    )
+    vocoder.add_argument(
+        "--checkpoint", default="checkpoints/vocoder", metavar="FOLDER", help="of stage D (default: %(default)s)"
+    )
+    vocoder.add_argument(
+        "--codec", default="checkpoints/codec", metavar="FOLDER", help="likewise (default: %(default)s)"
+    )
+    add_speaker(vocoder)
+    add_drawing(vocoder)
+
+
+def add_speaker(parser: argparse.ArgumentParser) -> None:
+    """Who reads the sentences."""
+    parser.add_argument(
         "--speaker",
         action="append",
         metavar="NAME",
         help="who reads: hibari (default), or a voice of eSpeak NG such as espeak:en-us+f2 (may be repeated)",
     )
-    add_drawing(codec)
 
 
 def add_drawing(parser: argparse.ArgumentParser) -> None:

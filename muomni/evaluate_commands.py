@@ -21,12 +21,14 @@ from muomni.evaluate.parts import Part
 from muomni.evaluate.sample_page import write_page
 from muomni.evaluate.sentences import known_sentences, open_sentences, own_sentences
 from muomni.evaluate.speech_check import Checked, Voice, check_codec, check_speech
+from muomni.evaluate.vocoder_check import check_vocoders
+from muomni.griffin_lim import GriffinLim, GriffinLimConfig
 from muomni.mel import MelConfig
 from muomni.model_commands import load, note
 from muomni.omni import Omni
 from muomni.speech import LONGEST, longest_sentence, speakable
 from muomni.tokenizer import Tokenizer
-from muomni.vocoder import GriffinLim, VocoderConfig
+from muomni.vocoder import Vocoder, VocoderConfig
 
 CONCEPTS = Path("data/corpus/images/concepts.jsonl")
 SPEECH = Path("data/corpus/speech")
@@ -35,13 +37,15 @@ PACE = 160  # words a minute of eSpeak NG's voices
 
 
 Reader = Callable[[str], Tensor]
-Check = Callable[[list[str], Judge, Callable[[], object]], Checked]
+Progress = Callable[[], object]
+Check = Callable[[list[str], Judge, Progress], Checked]
+ReaderCheck = Callable[[list[str], Reader, Judge, Progress], Checked]
 
 
 def whole_voice(model: Omni, tokenizer: Tokenizer, name: str) -> Voice:
     """The speaking parts of the whole model, with a voice's name."""
     number = model.talker.cfg.voice(name)
-    return Voice(model.talker, model.codec, model.thinker, tokenizer, model.cfg.mel, model.cfg.vocoder, number)
+    return Voice(model.talker, model.codec, model.thinker, tokenizer, model.vocoder, number)
 
 
 def stage_voice(folder: Path, name: str) -> Voice:
@@ -56,9 +60,19 @@ def stage_voice(folder: Path, name: str) -> Voice:
     """
     thinker = Part(folder / "thinker").thinker()
     talker = Part(folder / "talker").talker(thinker.cfg.d_model)
-    mel, vocoder = section(MelConfig, "mel"), section(VocoderConfig, "vocoder")
     codec, number = Part(folder / "codec").codec(), talker.cfg.voice(name)
-    return Voice(talker, codec, thinker, Tokenizer(TOKENIZER), mel, vocoder, number)
+    return Voice(talker, codec, thinker, Tokenizer(TOKENIZER), stage_vocoder(folder), number)
+
+
+def stage_vocoder(folder: Path) -> Vocoder:
+    """The vocoder that params.yaml names; a trained one is among the stages' checkpoints.
+
+    Raises:
+        UserError: if it is missing or damaged, or there is no params.yaml.
+    """
+    if section(VocoderConfig, "vocoder").kind == "istft":
+        return Part(folder / "vocoder").vocoder()
+    return GriffinLim(section(MelConfig, "mel"), section(GriffinLimConfig, "griffin_lim"))
 
 
 def sentences_of(source: str, count: int, seed: int) -> list[str]:
@@ -109,6 +123,11 @@ def lines(scores: dict[str, Any]) -> Iterator[tuple[str, str]]:
     for name, figure in scores.get("codec", {}).items():
         if name.startswith("used_") or name == "mel_error":
             yield f"codec {name.replace('_', ' ')}", shown(figure)
+    for signal, figures in scores.get("vocoder", {}).items():
+        for name, figure in figures.items():
+            yield f"{name.replace('_', ' ')} of {signal}", shown(figure)
+    for name, figure in scores.get("real_time", {}).items():
+        yield f"seconds a second of {name}", shown(figure)
 
 
 def talker_lines(talker: dict[str, Any]) -> Iterator[tuple[str, str]]:
@@ -135,29 +154,57 @@ def save(folder: Path, name: str, found: Checked, figures: list[tuple[str, str]]
 def speech(args: argparse.Namespace) -> int:
     """Judge the speech of a model."""
     voice = stage_voice(Path(args.stages), args.voice) if args.stages else whole_voice(*load(args), args.voice)
-    read = reader(voice.talker.cfg.voices[voice.number], voice.mel.sample_rate)
+    rate = voice.vocoder.mel.sample_rate
+    read = reader(voice.talker.cfg.voices[voice.number], rate)
 
-    def check(texts: list[str], judge: Judge, progress: Callable[[], object]) -> Checked:
+    def check(texts: list[str], judge: Judge, progress: Progress) -> Checked:
         return check_speech(voice, texts, read, judge, args.seed, progress)
 
-    judge_all(args, check, longest_sentence(voice.talker), voice.mel.sample_rate, "")
+    judge_all(args, check, longest_sentence(voice.talker), rate, "")
     return 0
 
 
 def codec(args: argparse.Namespace) -> int:
     """Judge what a codec leaves of recordings."""
-    mel, vocoder = section(MelConfig, "mel"), section(VocoderConfig, "vocoder")
-    part, maker = Part(Path(args.checkpoint)).codec(), GriffinLim(mel, vocoder)
+    part, maker = Part(Path(args.checkpoint)).codec(), stage_vocoder(Path(args.checkpoint).parent)
+
+    def check(texts: list[str], read: Reader, judge: Judge, progress: Progress) -> Checked:
+        return check_codec(part, maker, texts, read, judge, args.seed, progress)
+
+    judge_readers(args, check, maker.mel.sample_rate, "codec")
+    return 0
+
+
+def vocoder(args: argparse.Namespace) -> int:
+    """Compare Griffin-Lim with the vocoder that was trained."""
+    trained = Part(Path(args.checkpoint)).vocoder()
+    makers = {"griffin_lim": GriffinLim(trained.mel, section(GriffinLimConfig, "griffin_lim")), "istft": trained}
+    part = Part(Path(args.codec)).codec()
+
+    def check(texts: list[str], read: Reader, judge: Judge, progress: Progress) -> Checked:
+        return check_vocoders(makers, part, texts, read, judge, args.seed, progress)
+
+    judge_readers(args, check, trained.mel.sample_rate, "vocoder")
+    return 0
+
+
+def judge_readers(args: argparse.Namespace, check: ReaderCheck, rate: int, name: str) -> None:
+    """`judge_all` for each voice that was asked to read.
+
+    Raises:
+        UserError: if there is no such voice, or sentences cannot be had.
+    """
     for speaker in args.speaker or ["hibari"]:
-        read = reader(speaker, mel.sample_rate)
+        read = reader(speaker, rate)
         if read is None:
             raise UserError(f"--speaker {speaker}: give hibari, or a voice of eSpeak NG as in espeak:en-us+f2")
 
-        def check(texts: list[str], judge: Judge, progress: Callable[[], object], read: Reader = read) -> Checked:
-            return check_codec(part, maker, texts, read, judge, args.seed, progress)
+        def check_reader(
+            texts: list[str], judge: Judge, progress: Callable[[], object], read: Reader = read
+        ) -> Checked:
+            return check(texts, read, judge, progress)
 
-        judge_all(args, check, LONGEST, mel.sample_rate, f"codec-{speaker.replace(':', '-')}-")
-    return 0
+        judge_all(args, check_reader, LONGEST, rate, f"{name}-{speaker.replace(':', '-')}-")
 
 
 def judge_all(args: argparse.Namespace, check: Check, longest: int, rate: int, prefix: str) -> None:
@@ -188,8 +235,8 @@ def judge_all(args: argparse.Namespace, check: Check, longest: int, rate: int, p
         figures = list(lines(found.scores))
         save(Path(args.out), name, found, figures, rate)
         print(f"{name} sentences, seed {args.seed}, judged by {judge.name}")
-        print("".join(f"  {label:<24} {value}\n" for label, value in figures), flush=True)
+        print("".join(f"  {label:<48} {value}\n" for label, value in figures), flush=True)
         note(f"{Path(args.out) / name}.html: the first sentences to listen to; {name}.json: all transcripts")
 
 
-COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {"speech": speech, "codec": codec}
+COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {"speech": speech, "codec": codec, "vocoder": vocoder}

@@ -1,4 +1,4 @@
-"""The whole model: encoders and projectors in front of the Thinker, Talker and codec behind it.
+"""The whole model: encoders and projectors in front of the Thinker, Talker, codec and vocoder behind it.
 
 Pictures and sounds become positions of the Thinker's sequence: each encoder's states are projected to its width and
 stand where the chat template has ``<|image|>`` or ``<|audio|>``.
@@ -15,12 +15,14 @@ from muomni.audio_encoder import AudioEncoder, AudioEncoderConfig
 from muomni.checkpoint import load_checkpoint, load_into
 from muomni.codec import Codec, CodecConfig
 from muomni.config import Section, parse
+from muomni.griffin_lim import GriffinLimConfig
 from muomni.mel import MelConfig
 from muomni.talker import Talker, TalkerConfig
 from muomni.thinker import Thinker, ThinkerConfig
 from muomni.tokenizer import Tokenizer
 from muomni.vision_encoder import VisionEncoder, VisionEncoderConfig, pool_grid
 from muomni.vocoder import VocoderConfig
+from muomni.vocoders import make_vocoder
 
 
 class FusionConfig(Section):
@@ -41,6 +43,7 @@ class OmniConfig(Section):
     codec: CodecConfig
     talker: TalkerConfig
     vocoder: VocoderConfig
+    griffin_lim: GriffinLimConfig
     fusion: FusionConfig
 
 
@@ -61,6 +64,7 @@ class Omni(nn.Module):
         nn.init.normal_(self.places.weight, std=0.2)
         self.codec = Codec(cfg.codec)
         self.talker = Talker(cfg.talker, width)
+        self.vocoder = make_vocoder(cfg.mel, cfg.vocoder, cfg.griffin_lim)
 
     def image_features(self, images: Tensor) -> Tensor:
         """Pictures ``[B, 3, S, S]`` to encoder states ``[B, P, Dv]``: the CLS and, with a grid, its cells."""

@@ -18,6 +18,7 @@ from muomni.data.text_corpus import TextConfig
 from muomni.device import DeviceConfig
 from muomni.errors import UserError
 from muomni.evaluate.config import EvaluateConfig
+from muomni.griffin_lim import GriffinLimConfig
 from muomni.mel import MelConfig
 from muomni.omni import FusionConfig
 from muomni.registry_config import RegistryConfig
@@ -29,6 +30,7 @@ from muomni.train.b_audio_encoder import AudioStageConfig
 from muomni.train.c_vision_encoder import VisionStageConfig
 from muomni.train.d_codec import CodecStageConfig
 from muomni.train.d_talker import TalkerStageConfig
+from muomni.train.d_vocoder import VocoderStageConfig
 from muomni.train.e_omni import OmniStageConfig
 from muomni.vision_encoder import VisionEncoderConfig
 from muomni.vocoder import VocoderConfig
@@ -54,12 +56,14 @@ class Params(Section):
     codec: CodecConfig
     talker: TalkerConfig
     vocoder: VocoderConfig
+    griffin_lim: GriffinLimConfig
     fusion: FusionConfig
     a_thinker: ThinkerStageConfig
     b_audio_encoder: AudioStageConfig
     c_vision_encoder: VisionStageConfig
     d_codec: CodecStageConfig
     d_talker: TalkerStageConfig
+    d_vocoder: VocoderStageConfig
     e_omni: OmniStageConfig
     evaluate: EvaluateConfig
     registry: RegistryConfig

@@ -12,7 +12,6 @@ from muomni.codec import DecoderStream
 from muomni.omni import Omni
 from muomni.talker import Talker, Walk, spell
 from muomni.tokenizer import Tokenizer
-from muomni.vocoder import StreamingGriffinLim, griffin_lim, vocoder_of
 
 # Frames that a character takes on average at most; 3.5 is usual. What is longer than the Talker's frames is divided.
 FRAMES_A_CHARACTER = 5
@@ -120,7 +119,7 @@ def speak(
             torch.tensor(characters, device=states.device), states[tokens], rng, temperature, voice=voice
         )
         mel = model.codec.decode(codes[None])[0].float()  # [T, M] at 50 Hz
-        yield Spoken(griffin_lim(mel, model.cfg.mel, model.cfg.vocoder), codes.cpu())
+        yield Spoken(model.vocoder(mel).cpu(), codes.cpu())
 
 
 class SpeechStream:
@@ -128,7 +127,7 @@ class SpeechStream:
 
     The Talker says a character once it knows the few after it that colour it, within words that are complete. Its codes
     are the same as `speak` gives for the whole text; the sound is found in windows that move on
-    (`muomni.vocoder.StreamingGriffinLim`).
+    (`muomni.vocoder.VocoderStream`).
 
     Args:
         model: the model.
@@ -186,11 +185,11 @@ class SpeechStream:
         complete: bool,
     ) -> Iterator[Spoken]:
         """Speak a sentence as far as it is known."""
-        talker, cfg = self.model.talker, self.model.cfg
+        talker = self.model.talker
         if self.walk is None:
             self.walk = Walk(talker, self.rng, self.temperature)
             self.decoder = DecoderStream(self.model.codec)
-            self.vocoder = StreamingGriffinLim(vocoder_of(cfg.mel, cfg.vocoder), self.chunk)
+            self.vocoder = self.model.vocoder.stream(self.chunk)
         characters, tokens = spell_part(text, spans, start, end)
         if not complete:  # what looks like the pause at the end may be one between words
             characters, tokens = characters[:-1], tokens[:-1]
@@ -204,12 +203,12 @@ class SpeechStream:
             )
             for frame in self.walk.to(conditions, upto):
                 self.codes.append(frame.cpu())
-                wave = self.vocoder.push(self.decoder.push(frame[None]).cpu().float())
+                wave = self.vocoder.push(self.decoder.push(frame[None])).cpu()
                 if len(wave):
                     yield self.piece(wave)
         if complete:
-            wave = self.vocoder.push(self.decoder.finish().cpu().float())
-            yield self.piece(torch.cat((wave, self.vocoder.finish())))
+            wave = self.vocoder.push(self.decoder.finish())
+            yield self.piece(torch.cat((wave, self.vocoder.finish())).cpu())
             self.walk = None
 
     def piece(self, wave: Tensor) -> Spoken:

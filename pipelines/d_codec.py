@@ -5,9 +5,9 @@ from pathlib import Path
 from muomni.codec import CodecConfig
 from muomni.config import scalar, section
 from muomni.device import DeviceConfig
+from muomni.griffin_lim import GriffinLimConfig
 from muomni.mel import MelConfig
 from muomni.train.d_codec import CodecStageConfig, CodecTask
-from muomni.vocoder import VocoderConfig
 from pipelines.run import main
 from pipelines.training import Output, run_stage
 
@@ -18,16 +18,16 @@ OUT = Path("checkpoints/codec")
 def run() -> None:
     """Train and write the checkpoint."""
     cfg, model = section(CodecStageConfig, "d_codec"), section(CodecConfig, "codec")
-    mel, vocoder = section(MelConfig, "mel"), section(VocoderConfig, "vocoder")
+    mel, griffin_lim = section(MelConfig, "mel"), section(GriffinLimConfig, "griffin_lim")
     device, seed = section(DeviceConfig, "device"), scalar("seed")
     run_stage(
         "d-codec",
-        lambda: CodecTask(cfg, model, mel, vocoder, SHARDS, seed),
+        lambda: CodecTask(cfg, model, mel, griffin_lim, SHARDS, seed),
         lambda task: [Output(OUT, task.codec, {"codec": model})],
         cfg=cfg,
         seed=seed,
         device=device,
-        params={"d_codec": cfg, "codec": model, "mel": mel, "vocoder": vocoder, "device": device, "seed": seed},
+        params={"d_codec": cfg, "codec": model, "mel": mel, "griffin_lim": griffin_lim, "device": device, "seed": seed},
         data=[SHARDS],
     )
 

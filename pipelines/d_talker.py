@@ -6,13 +6,13 @@ from muomni.audio_encoder import AudioEncoder, AudioEncoderConfig, CTCHead
 from muomni.codec import Codec, CodecConfig
 from muomni.config import scalar, section
 from muomni.device import DeviceConfig, pick_device
+from muomni.griffin_lim import GriffinLimConfig
 from muomni.mel import MelConfig
 from muomni.talker import TalkerConfig
 from muomni.thinker import Thinker, ThinkerConfig
 from muomni.tokenizer import Tokenizer
 from muomni.train.d_talker import TalkerStageConfig, TalkerTask
 from muomni.train.speaking import ALIGNMENTS
-from muomni.vocoder import VocoderConfig
 from pipelines.components import load_component
 from pipelines.run import main, state_dir
 from pipelines.training import Output, run_stage
@@ -28,7 +28,7 @@ def run() -> None:
     cfg, model = section(TalkerStageConfig, "d_talker"), section(TalkerConfig, "talker")
     thinker, codec = section(ThinkerConfig, "thinker"), section(CodecConfig, "codec")
     audio = section(AudioEncoderConfig, "audio_encoder")
-    mel, vocoder = section(MelConfig, "mel"), section(VocoderConfig, "vocoder")
+    mel, griffin_lim = section(MelConfig, "mel"), section(GriffinLimConfig, "griffin_lim")
     device, seed = section(DeviceConfig, "device"), scalar("seed")
 
     def build() -> TalkerTask:
@@ -41,7 +41,7 @@ def run() -> None:
             load_component(CTCHead(audio), AUDIO, "ctc."),
             Tokenizer(TOKENIZER),
             mel,
-            vocoder,
+            griffin_lim,
             SHARDS,
             seed,
             pick_device(device),
@@ -68,7 +68,7 @@ def run() -> None:
             "codec": codec,
             "audio_encoder": audio,
             "mel": mel,
-            "vocoder": vocoder,
+            "griffin_lim": griffin_lim,
             "device": device,
             "seed": seed,
         },

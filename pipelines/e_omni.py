@@ -6,6 +6,7 @@ from muomni.audio_encoder import AudioEncoderConfig
 from muomni.codec import CodecConfig
 from muomni.config import scalar, section
 from muomni.device import DeviceConfig, pick_device
+from muomni.griffin_lim import GriffinLimConfig
 from muomni.mel import MelConfig
 from muomni.omni import FusionConfig, Omni, OmniConfig
 from muomni.talker import TalkerConfig
@@ -22,13 +23,14 @@ from pipelines.training import Output, run_stage
 CONVERSATIONS, MELS = Path("data/shards/conversations"), Path("data/shards/mels")
 TOKENIZER = Path("data/tokenizer/tokenizer.model")
 THINKER, TALKER, CODEC = Path("checkpoints/thinker"), Path("checkpoints/talker"), Path("checkpoints/codec")
+VOCODER = Path("checkpoints/vocoder")
 AUDIO, VISION = Path("checkpoints/audio_encoder"), Path("checkpoints/vision_encoder")
 OUT = Path("checkpoints/omni")
 
 
 def run() -> None:
     """Assemble the trained parts, train them together, and write the whole model with its tokenizer."""
-    cfg, vocoder = section(OmniStageConfig, "e_omni"), section(VocoderConfig, "vocoder")
+    cfg = section(OmniStageConfig, "e_omni")
     device, seed = section(DeviceConfig, "device"), scalar("seed")
     model = OmniConfig(
         mel=section(MelConfig, "mel"),
@@ -38,7 +40,8 @@ def run() -> None:
         codec=section(CodecConfig, "codec"),
         talker=section(TalkerConfig, "talker"),
         fusion=section(FusionConfig, "fusion"),
-        vocoder=vocoder,
+        vocoder=section(VocoderConfig, "vocoder"),
+        griffin_lim=section(GriffinLimConfig, "griffin_lim"),
     )
 
     def build() -> OmniTask:
@@ -46,12 +49,12 @@ def run() -> None:
         load_component(omni.thinker, THINKER)
         load_component(omni.talker, TALKER)
         load_component(omni.codec, CODEC)
+        if model.vocoder.kind != "griffin_lim":
+            load_component(omni.vocoder, VOCODER)
         load_component(omni.audio_encoder, AUDIO, "audio_encoder.")
         load_component(omni.vision_encoder, VISION, "vision_encoder.")
         chosen = pick_device(device)  # the frozen encoders compute their states there
-        return OmniTask(
-            cfg, omni, TALKER / ALIGNMENTS, Tokenizer(TOKENIZER), vocoder, CONVERSATIONS, MELS, seed, chosen
-        )
+        return OmniTask(cfg, omni, TALKER / ALIGNMENTS, Tokenizer(TOKENIZER), CONVERSATIONS, MELS, seed, chosen)
 
     sections = {name: getattr(model, name) for name in OmniConfig.model_fields}
     run_stage(
@@ -62,7 +65,7 @@ def run() -> None:
         seed=seed,
         device=device,
         params={"e_omni": cfg, **sections, "device": device, "seed": seed},
-        data=[CONVERSATIONS, MELS, TOKENIZER, THINKER, TALKER, CODEC, AUDIO, VISION],
+        data=[CONVERSATIONS, MELS, TOKENIZER, THINKER, TALKER, CODEC, VOCODER, AUDIO, VISION],
     )
 
 

@@ -83,7 +83,7 @@ def form(new: Candidate) -> dict[str, Any]:
         "artifacts": artifacts,
         "signature": pyfunc_parts.SIGNATURES[new.component],
         "pip_requirements": pinned(PART_REQUIREMENTS),
-        "model_config": {"part": new.component, "mel": config["mel"], "vocoder": config["vocoder"]},
+        "model_config": {"part": new.component, "mel": config["mel"], "griffin_lim": config["griffin_lim"]},
     }
 
 

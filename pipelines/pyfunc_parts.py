@@ -24,13 +24,13 @@ from muomni.evaluate.hearing import transcripts
 from muomni.evaluate.parts import Part
 from muomni.evaluate.speech import say
 from muomni.generate import TextStream
+from muomni.griffin_lim import GriffinLim, GriffinLimConfig
 from muomni.media import image_to_tensor, load_audio, load_image
 from muomni.mel import MelConfig, log_mel
 from muomni.sampling import Sampling, answer_tokens
 from muomni.speech import longest_sentence, sentences, speakable
 from muomni.tokenizer import Tokenizer
 from muomni.train.c_vision_encoder import phrase, text_states
-from muomni.vocoder import VocoderConfig, griffin_lim
 
 Row = Mapping[Any, Any]
 Options = Mapping[str, Any]
@@ -53,13 +53,13 @@ class Loaded:
 
     Args:
         folders: checkpoints by name, and ``tokenizer``, the file.
-        config: sections ``mel`` and ``vocoder``.
+        config: sections ``mel`` and ``griffin_lim``, which makes the sound of parts.
     """
 
     def __init__(self, folders: Mapping[str, str], config: Mapping[str, Any]) -> None:
         self.folders = folders
         self.mel = parse(MelConfig, config["mel"], "mel")
-        self.vocoder = parse(VocoderConfig, config["vocoder"], "vocoder")
+        self.vocoder = GriffinLim(self.mel, parse(GriffinLimConfig, config["griffin_lim"], "griffin_lim"))
 
     def answer(self, row: Row, options: Options) -> dict[str, Any]:
         """One row's answer, by columns; each part has its own.
@@ -84,7 +84,7 @@ class Loaded:
 
     def sound(self, codec: Codec, codes: Sequence[torch.Tensor]) -> str:
         """Codes ``[T, Q]`` of one or more utterances, one after the other, as a WAV file in base64."""
-        waves = [griffin_lim(codec.decode(part[None])[0], self.mel, self.vocoder) for part in codes]
+        waves = [self.vocoder(codec.decode(part[None])[0]) for part in codes]
         return wav_text(torch.cat(waves), self.mel.sample_rate)
 
 

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from muomni.audio_encoder import AudioEncoderConfig
 from muomni.codec import CodecConfig
+from muomni.griffin_lim import GriffinLimConfig
 from muomni.layers import Block, Stack, SwiGLU
 from muomni.mel import MelConfig
 from muomni.omni import FusionConfig, Omni, OmniConfig
@@ -67,7 +68,8 @@ MEL = MelConfig(
     f_max=8000.0,
     floor=0.01,
 )
-VOCODER = VocoderConfig(kind="griffin_lim", iterations=4, momentum=0.99, inversion_steps=2, seed=0)
+GRIFFIN_LIM = GriffinLimConfig(iterations=4, momentum=0.99, inversion_steps=2, seed=0)
+VOCODER = VocoderConfig(kind="griffin_lim", width=24, layers=2, d_ff=48, kernel=5, ahead=1)
 OMNI = OmniConfig(
     mel=MEL,
     thinker=THINKER,
@@ -76,6 +78,7 @@ OMNI = OmniConfig(
     codec=CODEC,
     talker=TALKER,
     vocoder=VOCODER,
+    griffin_lim=GRIFFIN_LIM,
     fusion=FusionConfig(image_grid=2),
 )
 

@@ -12,7 +12,7 @@ import pytest
 import soundfile
 import torch
 import yaml
-from small_models import MEL, VOCODER
+from small_models import GRIFFIN_LIM, MEL, VOCODER
 
 from muomni.checkpoint import make_card, save_checkpoint
 from muomni.cli import main
@@ -162,8 +162,9 @@ def test_the_command_judges_a_model_and_keeps_everything_that_was_heard(
     assert (tmp_path / "out/mine.html").read_text().count("<audio") == 4
     assert main(["evaluate", "speech", *options, "--sentences", "nowhere.txt"]) == 2
     assert "error: nowhere.txt: cannot be read" in capsys.readouterr().err
-    mel, vocoder = MEL.model_dump(mode="json"), VOCODER.model_dump(mode="json")
-    (tmp_path / "params.yaml").write_text(yaml.safe_dump({"seed": SPLIT_SEED, "mel": mel, "vocoder": vocoder}))
+    sections = {"mel": MEL, "vocoder": VOCODER, "griffin_lim": GRIFFIN_LIM}
+    params = {name: section.model_dump(mode="json") for name, section in sections.items()}
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump({"seed": SPLIT_SEED, **params}))
     save_codec(tmp_path / "checkpoints/codec", small[0])
     options = ["--count", "2", "--out", "out", "--sentences", "known"]
     assert main(["evaluate", "codec", *options, "--speaker", "hibari", "--speaker", "espeak:en-us+f2"]) == 0

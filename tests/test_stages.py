@@ -9,7 +9,7 @@ import pytest
 import soundfile
 import torch
 from PIL import Image
-from small_models import AUDIO, CODEC, MEL, OMNI, TALKER, VISION, VOCODER, small_omni
+from small_models import AUDIO, CODEC, GRIFFIN_LIM, MEL, OMNI, TALKER, VISION, small_omni
 
 from muomni.audio_encoder import AudioEncoder, CTCHead
 from muomni.codec import Codec
@@ -166,7 +166,7 @@ def test_texts_mean_the_same_alone_and_in_a_batch(small: tuple[Omni, Tokenizer])
 def test_a_voice_without_recordings_stops_the_codec(data: Path) -> None:
     cfg = CodecStageConfig(**LOOP, speaker="nobody", segment=16, commitment=0.25, valid_recordings=4)
     with pytest.raises(UserError, match="nobody"):
-        CodecTask(cfg, CODEC, MEL, VOCODER, data / "mels", 0)
+        CodecTask(cfg, CODEC, MEL, GRIFFIN_LIM, data / "mels", 0)
 
 
 @pytest.fixture(scope="module")
@@ -179,8 +179,8 @@ def talking(data: Path, small: tuple[Omni, Tokenizer]) -> TalkerTask:
     parts = (Thinker(OMNI.thinker), Codec(CODEC), AudioEncoder(AUDIO), CTCHead(AUDIO))
     more = TALKER.model_copy(update={"voices": [*TALKER.voices, "nobody"]})
     with pytest.raises(UserError, match="talker.voices: no usable recording of nobody in the train split"):
-        TalkerTask(cfg, more, *parts, small[1], MEL, VOCODER, data / "mels", 0, CPU)
-    return TalkerTask(cfg, TALKER, *parts, small[1], MEL, VOCODER, data / "mels", 0, CPU)
+        TalkerTask(cfg, more, *parts, small[1], MEL, GRIFFIN_LIM, data / "mels", 0, CPU)
+    return TalkerTask(cfg, TALKER, *parts, small[1], MEL, GRIFFIN_LIM, data / "mels", 0, CPU)
 
 
 def test_the_talker_learns_from_aligned_frames(talking: TalkerTask) -> None:
@@ -253,7 +253,6 @@ def omni_task(data: Path, tokenizer: Tokenizer, freeze: bool) -> OmniTask:
         small_omni(),
         aligned(data, tokenizer),
         tokenizer,
-        VOCODER,
         data / "conversations",
         data / "mels",
         0,
@@ -309,7 +308,8 @@ def test_questions_asked_apart_are_those_asked_alone(data: Path, small: tuple[Om
 def test_features_of_frozen_encoders_are_those_of_the_encoders(data: Path, small: tuple[Omni, Tokenizer]) -> None:
     kept, live = (omni_task(data, small[1], freeze).train for freeze in (True, False))
     tasks = [omni_task(data, small[1], freeze) for freeze in (True, False)]
-    assert set(tasks[0].frozen) == {"codec", "vision_encoder", "audio_encoder"} and set(tasks[1].frozen) == {"codec"}
+    assert set(tasks[0].frozen) == {"codec", "vocoder", "vision_encoder", "audio_encoder"}
+    assert set(tasks[1].frozen) == {"codec", "vocoder"}
     with torch.no_grad():
         a, b = (t.embed(t.collate(rows, "train")) for t, rows in zip(tasks, (kept, live), strict=True))
     assert torch.allclose(a, b, atol=1e-4), float((a - b).abs().max())
@@ -333,7 +333,6 @@ def test_a_task_without_conversations_in_the_mixture_is_an_error(data: Path, sma
             small_omni(),
             data / ALIGNMENTS,
             small[1],
-            VOCODER,
             data / "conversations",
             data / "mels",
             0,
@@ -365,7 +364,7 @@ def test_every_stage_computes_in_bfloat16_what_it_computes_in_float32(
     tasks: dict[str, Task] = {
         "b": AudioTask(hearing, AUDIO, data / "mels", 0),
         "c": VisionTask(seeing, VISION, Thinker(OMNI.thinker), small[1], data / "images", 0),
-        "codec": CodecTask(coding, CODEC, MEL, VOCODER, data / "mels", 0),
+        "codec": CodecTask(coding, CODEC, MEL, GRIFFIN_LIM, data / "mels", 0),
         "talker": talking,
         "e": omni_task(data, small[1], freeze=False),
     }

@@ -25,7 +25,6 @@ from muomni.evaluate.speech import Said, judged, say, score_codec, score_talker
 from muomni.evaluate.swaps import swap_texts, verdict
 from muomni.media import load_audio
 from muomni.mel import log_mel
-from muomni.vocoder import GriffinLim
 
 SIGNALS = ("recording", "vocoder", "codec", "talker")
 
@@ -76,7 +75,7 @@ def listen(parts: Parts, cfg: EvaluateConfig, judge: Judge | None, corpus: Path,
         UserError: if data is missing, or the Talker never learned the voice.
     """
     mel_cfg = parts.omni.cfg.mel
-    vocoder = GriffinLim(mel_cfg, parts.omni.cfg.vocoder)
+    vocoder = parts.omni.vocoder
     device = parts.codec.encoder.weight.device
     most = max(cfg.codec_sentences, cfg.talker_sentences)
     sentences = unseen_sentences(corpus, cfg.speaker, mel_cfg.sample_rate, most, cfg.seed)
@@ -90,13 +89,13 @@ def listen(parts: Parts, cfg: EvaluateConfig, judge: Judge | None, corpus: Path,
         for text, _ in said:
             talk.append(say(parts.talker, parts.thinker, parts.tokenizer, text, cfg.seed, voice))
             talked.append(parts.codec.decode(talk[-1].codes[None])[0].cpu())
-            yield vocoder(talked[-1])
+            yield vocoder(talked[-1]).cpu()
 
     found = Listened({}, [text for text, _ in sentences])
     sources: dict[str, Iterable[Tensor]] = {
         "recording": (wave for _, wave in coded),
-        "vocoder": (vocoder(mel) for mel in mels[: len(coded)]),
-        "codec": (vocoder(mel) for mel in decoded),
+        "vocoder": (vocoder(mel).cpu() for mel in mels[: len(coded)]),
+        "codec": (vocoder(mel).cpu() for mel in decoded),
         "talker": speech(),
     }
     with listening(judge) as hear:

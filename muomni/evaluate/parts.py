@@ -12,12 +12,15 @@ from muomni.checkpoint import load_checkpoint, load_into
 from muomni.codec import Codec, CodecConfig
 from muomni.config import Section, parse
 from muomni.errors import UserError
+from muomni.istft_vocoder import ISTFTVocoder
+from muomni.mel import MelConfig
 from muomni.omni import Omni, load_omni
 from muomni.talker import Talker, TalkerConfig
 from muomni.thinker import Thinker, ThinkerConfig
 from muomni.tokenizer import Tokenizer
 from muomni.train.c_vision_encoder import ContrastiveHeads
 from muomni.vision_encoder import VisionEncoder, VisionEncoderConfig
+from muomni.vocoder import VocoderConfig
 
 S = TypeVar("S", bound=Section)
 M = TypeVar("M", bound=nn.Module)
@@ -107,6 +110,19 @@ class Part:
     def talker(self, text_width: int) -> Talker:
         """Of stage D, for a Thinker of this width."""
         return self.fill(Talker(self.section(TalkerConfig, "talker"), text_width))
+
+    def vocoder(self) -> ISTFTVocoder:
+        """Of stage D, if it trained one.
+
+        Raises:
+            UserError: if it did not.
+        """
+        cfg = self.section(VocoderConfig, "vocoder")
+        if cfg.kind != "istft":
+            raise UserError(
+                f"{self.folder}: no vocoder was trained; set vocoder.kind: istft and run `dvc repro d-vocoder`"
+            )
+        return self.fill(ISTFTVocoder(self.section(MelConfig, "mel"), cfg))
 
 
 def load_parts(folder: Path, device: torch.device) -> Parts:

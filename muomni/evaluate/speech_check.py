@@ -15,11 +15,11 @@ from muomni.evaluate.judge import Judge, listening
 from muomni.evaluate.measure import character_errors, ratio, word_errors
 from muomni.evaluate.speech import Said, judged, say, score_codec, score_talker
 from muomni.evaluate.swaps import swap_texts, verdict
-from muomni.mel import MelConfig, log_mel
+from muomni.mel import log_mel
 from muomni.talker import Talker
 from muomni.thinker import Thinker
 from muomni.tokenizer import Tokenizer
-from muomni.vocoder import GriffinLim, VocoderConfig
+from muomni.vocoder import Vocoder
 
 SIGNALS = ("recording", "vocoder", "codec", "talker")
 LENGTHS = (("1 to 5 words", 1, 5), ("6 to 10 words", 6, 10), ("11 to 15 words", 11, 15), ("over 15 words", 16, 10**6))
@@ -34,7 +34,7 @@ class Voice:
         talker, codec: in eval mode.
         thinker: whose states the Talker takes.
         tokenizer: of both.
-        mel, vocoder: of the codec's log-mels.
+        vocoder: of the codec's log-mels, in eval mode.
         number: of the voice among those that the Talker learned.
     """
 
@@ -42,8 +42,7 @@ class Voice:
     codec: Codec
     thinker: Thinker
     tokenizer: Tokenizer
-    mel: MelConfig
-    vocoder: VocoderConfig
+    vocoder: Vocoder
     number: int = 0
 
 
@@ -140,15 +139,15 @@ def listen_to(
 
 
 def through_codec(
-    codec: Codec, vocoder: GriffinLim, recording: Tensor, mels: list[Tensor]
+    codec: Codec, vocoder: Vocoder, recording: Tensor, mels: list[Tensor]
 ) -> Iterator[tuple[str, Tensor]]:
     """A recording ``[samples]`` as it is, through the vocoder and through the codec; its log-mel goes to `mels`."""
     mel = log_mel(recording, vocoder.mel)[::2]  # [T, M] at 50 Hz
     mels.append(mel)
     yield "recording", recording
-    yield "vocoder", vocoder(mel)
+    yield "vocoder", vocoder(mel).cpu()
     codes = codec.encode(mel.to(codec.encoder.weight.device))
-    yield "codec", vocoder(codec.decode(codes[None])[0].cpu())
+    yield "codec", vocoder(codec.decode(codes[None])[0]).cpu()
 
 
 def score_codec_check(found: Checked, codec: Codec, mels: Sequence[Tensor], seed: int) -> dict[str, Any]:
@@ -159,7 +158,7 @@ def score_codec_check(found: Checked, codec: Codec, mels: Sequence[Tensor], seed
 
 def check_codec(
     codec: Codec,
-    vocoder: GriffinLim,
+    vocoder: Vocoder,
     texts: Sequence[str],
     read: Callable[[str], Tensor],
     judge: Judge,
@@ -201,14 +200,13 @@ def check_speech(
         seed: of the codes that are drawn, and of the intervals.
         progress: called after each sentence.
     """
-    vocoder = GriffinLim(voice.mel, voice.vocoder)
     said, mels = list[Said](), list[Tensor]()
 
     def sounds(text: str) -> Iterator[tuple[str, Tensor]]:
         if read is not None:
-            yield from through_codec(voice.codec, vocoder, read(text), mels)
+            yield from through_codec(voice.codec, voice.vocoder, read(text), mels)
         said.append(say(voice.talker, voice.thinker, voice.tokenizer, text, seed, voice.number))
-        yield "talker", vocoder(voice.codec.decode(said[-1].codes[None])[0].cpu())
+        yield "talker", voice.vocoder(voice.codec.decode(said[-1].codes[None])[0]).cpu()
 
     found = listen_to(texts, sounds, judge, progress)
     talker = score_speech(texts, found.heard["talker"], seed)

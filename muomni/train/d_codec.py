@@ -9,10 +9,10 @@ from torch import Tensor
 from muomni.codec import Codec, CodecConfig
 from muomni.data.speech import load_recordings
 from muomni.errors import UserError
+from muomni.griffin_lim import GriffinLim, GriffinLimConfig
 from muomni.media import save_audio
 from muomni.mel import MelConfig
 from muomni.train.loop import TrainConfig
-from muomni.vocoder import GriffinLim, VocoderConfig
 
 
 class CodecStageConfig(TrainConfig):
@@ -35,7 +35,7 @@ class CodecTask:
         cfg: CodecStageConfig,
         model: CodecConfig,
         mel: MelConfig,
-        vocoder: VocoderConfig,
+        griffin_lim: GriffinLimConfig,
         shards: Path,
         seed: int,
     ) -> None:
@@ -49,7 +49,7 @@ class CodecTask:
         self.valid = self.valid[: cfg.valid_recordings]
         if not self.train or not self.valid:
             raise UserError(f"d_codec.speaker: no recording of '{cfg.speaker}' in {shards}")
-        self.vocoder = GriffinLim(mel, vocoder)
+        self.vocoder = GriffinLim(mel, griffin_lim)
         rng = torch.Generator().manual_seed(seed)
         frames = torch.cat(self.train[:500]).float()
         self.codec.start(frames[torch.randperm(len(frames), generator=rng)[:20000]], rng)

@@ -13,6 +13,7 @@ from muomni.data.batches import Buckets, pad
 from muomni.data.speech import load_recordings
 from muomni.device import Device
 from muomni.errors import UserError
+from muomni.griffin_lim import GriffinLim, GriffinLimConfig
 from muomni.media import save_audio
 from muomni.mel import MelConfig
 from muomni.realignment import realign
@@ -30,7 +31,6 @@ from muomni.train.speaking import (
     spelled,
     talker_loss,
 )
-from muomni.vocoder import GriffinLim, VocoderConfig
 
 
 class TalkerStageConfig(TrainConfig):
@@ -62,7 +62,7 @@ class TalkerTask:
         head: CTCHead,
         tokenizer: Tokenizer,
         mel: MelConfig,
-        vocoder: VocoderConfig,
+        griffin_lim: GriffinLimConfig,
         shards: Path,
         seed: int,
         device: Device,
@@ -91,7 +91,7 @@ class TalkerTask:
                 self.recordings, self.left_out = recordings, left_out
         self.train, self.valid = parts["train"], parts["valid"]
         self.realign(mels, seed, device.device)
-        self.vocoder = GriffinLim(mel, vocoder)
+        self.vocoder = GriffinLim(mel, griffin_lim)
         self.buckets = Buckets([len(u.codes) for u in self.train], cfg.batch_size, seed)
 
     def realign(self, mels: Sequence[Tensor], seed: int, device: torch.device) -> None:

@@ -38,7 +38,6 @@ from muomni.train.speaking import (
     gather_states,
     talker_loss,
 )
-from muomni.vocoder import GriffinLim, VocoderConfig
 
 
 class TaskWeights(Section):
@@ -129,14 +128,12 @@ class OmniTask:
         omni: Omni,
         alignments: Path,
         tokenizer: Tokenizer,
-        vocoder: VocoderConfig,
         conversations: Path,
         mels: Path,
         seed: int,
         device: Device,
     ) -> None:
         self.cfg, self.omni, self.tokenizer, self.seed, self.device = cfg, omni, tokenizer, seed, device
-        self.vocoder = GriffinLim(omni.cfg.mel, vocoder)
         parts: dict[str, nn.Module] = {
             "thinker": omni.thinker,
             "vision_projector": omni.vision_projector,
@@ -146,8 +143,9 @@ class OmniTask:
             "audio_encoder": omni.audio_encoder,
             "talker": omni.talker,
             "codec": omni.codec,
+            "vocoder": omni.vocoder,
         }
-        still = ["codec"] + ["vision_encoder"] * cfg.freeze_vision + ["audio_encoder"] * cfg.freeze_audio
+        still = ["codec", "vocoder"] + ["vision_encoder"] * cfg.freeze_vision + ["audio_encoder"] * cfg.freeze_audio
         still += ["talker"] * (cfg.talker_every == 0)
         self.frozen = {name: parts.pop(name) for name in still}
         self.modules = parts
@@ -363,7 +361,7 @@ class OmniTask:
             states[torch.tensor(tokens, device=device)],
             rng,
         )
-        return self.vocoder(self.omni.codec.decode(codes[None])[0].cpu().float())
+        return self.omni.vocoder(self.omni.codec.decode(codes[None])[0]).cpu()
 
 
 def save_picture(pixels: Tensor, path: Path) -> None:
