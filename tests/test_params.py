@@ -39,7 +39,7 @@ def test_the_schema_has_every_section_once() -> None:
     assert tuple(Params.model_fields) == SECTIONS
 
 
-@pytest.mark.parametrize("name", ["tiny", "smoke", "speech", "base", "compact"])
+@pytest.mark.parametrize("name", ["tiny", "smoke", "speech", "voices", "base", "compact"])
 def test_every_profile_is_whole_and_consistent(name: str) -> None:
     params = read_params(PROFILES / f"{name}.yaml")
     assert params.profile == name
