@@ -21,6 +21,7 @@ from pipelines.run import main
 from pipelines.training import Output, run_stage
 
 CONVERSATIONS, MELS = Path("data/shards/conversations"), Path("data/shards/mels")
+TOKENS = Path("data/tokens")
 TOKENIZER = Path("data/tokenizer/tokenizer.model")
 THINKER, TALKER, CODEC = Path("checkpoints/thinker"), Path("checkpoints/talker"), Path("checkpoints/codec")
 VOCODER = Path("checkpoints/vocoder")
@@ -54,7 +55,7 @@ def run() -> None:
         load_component(omni.audio_encoder, AUDIO, "audio_encoder.")
         load_component(omni.vision_encoder, VISION, "vision_encoder.")
         chosen = pick_device(device)  # the frozen encoders compute their states there
-        return OmniTask(cfg, omni, TALKER / ALIGNMENTS, Tokenizer(TOKENIZER), CONVERSATIONS, MELS, seed, chosen)
+        return OmniTask(cfg, omni, TALKER / ALIGNMENTS, Tokenizer(TOKENIZER), CONVERSATIONS, MELS, TOKENS, seed, chosen)
 
     sections = {name: getattr(model, name) for name in OmniConfig.model_fields}
     run_stage(
@@ -65,7 +66,7 @@ def run() -> None:
         seed=seed,
         device=device,
         params={"e_omni": cfg, **sections, "device": device, "seed": seed},
-        data=[CONVERSATIONS, MELS, TOKENIZER, THINKER, TALKER, CODEC, VOCODER, AUDIO, VISION],
+        data=[CONVERSATIONS, MELS, TOKENS, TOKENIZER, THINKER, TALKER, CODEC, VOCODER, AUDIO, VISION],
     )
 
 

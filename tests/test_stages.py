@@ -1,6 +1,7 @@
 """What each training stage adds to the loop, on the smallest data and models."""
 
 import io
+import json
 from pathlib import Path
 from typing import Any
 
@@ -112,6 +113,12 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
         made["conversations"][split] = writer.shards
     for kind, shards in made.items():
         write_index(root / kind, shards, [])
+    (root / "tokens").mkdir()
+    splits = {}
+    for split in ("train", "valid"):
+        np.arange(300, dtype="<u2").tofile(root / "tokens" / f"{split}.bin")
+        splits[split] = {"file": f"{split}.bin", "tokens": 300, "bytes": 900}
+    (root / "tokens/index.json").write_text(json.dumps({"splits": splits, "vocab_size": 384, "eot": 0}))
     return root
 
 
@@ -241,6 +248,9 @@ def omni_task(data: Path, tokenizer: Tokenizer, freeze: bool) -> OmniTask:
         weights=dict.fromkeys(TaskWeights.model_fields, 0.0) | {"name": 0.5, "dictation": 0.5},
         freeze_vision=freeze,
         freeze_audio=freeze,
+        text_every=1,
+        text_batch=2,
+        text_length=16,
         talker_every=1,
         talker_batch=2,
         code_noise=0.1,
@@ -248,6 +258,11 @@ def omni_task(data: Path, tokenizer: Tokenizer, freeze: bool) -> OmniTask:
         apart=0.5,
         valid_answers=2,
     )
+    return remade(data, tokenizer, cfg)
+
+
+def remade(data: Path, tokenizer: Tokenizer, cfg: OmniStageConfig) -> OmniTask:
+    """Stage E's task on a random model, as a section says."""
     return OmniTask(
         cfg,
         small_omni(),
@@ -255,6 +270,7 @@ def omni_task(data: Path, tokenizer: Tokenizer, freeze: bool) -> OmniTask:
         tokenizer,
         data / "conversations",
         data / "mels",
+        data / "tokens",
         0,
         CPU,
     )
@@ -324,6 +340,40 @@ def test_the_talkers_loss_does_not_reach_into_the_thinker(data: Path, small: tup
     assert task.omni.talker.condition.thinker.weight.grad is not None
 
 
+def reached(task: OmniTask) -> set[str]:
+    """The parts with a gradient that is more than what rounding leaves."""
+    found = [(name.split(".")[0], p.grad) for name, p in task.omni.named_parameters() if p.grad is not None]
+    return {part for part, grad in found if float(grad.abs().max()) > 1e-6}
+
+
+def test_text_is_read_beside_the_answers_and_reaches_the_thinker_only(
+    data: Path, small: tuple[Omni, Tokenizer]
+) -> None:
+    task = omni_task(data, small[1], True)
+    batch = task.batch(0, 0, torch.Generator().manual_seed(0))
+    assert torch.equal(batch["text"][0][:, 1:], batch["text"][1][:, :-1]) and batch["text"][0].shape == (2, 16)
+    both, values = task.loss(batch, 0)
+    without, _ = task.loss({key: value for key, value in batch.items() if key != "text"}, 0)
+    assert float(both.detach()) == pytest.approx(float(without.detach()) + float(values["text_loss"]), rel=1e-4)
+    (both - without).backward()
+    assert reached(task) == {"thinker"}
+    assert "loss_text" in task.evaluate()
+    every = task.cfg.model_copy(update={"text_every": 2, "text_length": 4096})
+    with pytest.raises(UserError, match="e_omni.text_length: 4096 is more than thinker.context"):
+        remade(data, small[1], every)
+    task = remade(data, small[1], every.model_copy(update={"text_length": 16}))
+    assert ["text" in task.batch(step, 0, torch.Generator()) for step in range(4)] == [True, False, True, False]
+
+
+def test_the_talkers_loss_does_not_reach_the_thinker(data: Path, small: tuple[Omni, Tokenizer]) -> None:
+    task = omni_task(data, small[1], True)
+    batch = task.batch(0, 0, torch.Generator().manual_seed(0))
+    both, _ = task.loss(batch, 0)
+    without, _ = task.loss({key: value for key, value in batch.items() if key != "speech"}, 0)
+    (both - without).backward()
+    assert reached(task) == {"talker"}
+
+
 def test_a_task_without_conversations_in_the_mixture_is_an_error(data: Path, small: tuple[Omni, Tokenizer]) -> None:
     cfg = omni_task(data, small[1], True).cfg
     cfg = cfg.model_copy(update={"weights": cfg.weights.model_copy(update={"spoken_world": 1.0})})
@@ -335,6 +385,7 @@ def test_a_task_without_conversations_in_the_mixture_is_an_error(data: Path, sma
             small[1],
             data / "conversations",
             data / "mels",
+            data / "tokens",
             0,
             CPU,
         )

@@ -1,8 +1,8 @@
 """Stage E: all parts together learn to answer about text, pictures and speech, and to speak the answers.
 
-The Thinker and the projectors learn from mixed conversations, on the answers only. Parts that are kept frozen never
-change, so what they make of every picture and recording is computed once. The Talker keeps learning on the Thinker's
-states as they change.
+The Thinker and the projectors learn from mixed conversations, on the answers only, and now and then from stage A's
+text, which the Thinker would forget. Parts that are kept frozen never change, so what they make of every picture and
+recording is computed once. The Talker keeps learning on the Thinker's states as they change.
 """
 
 import random
@@ -20,6 +20,7 @@ from muomni.config import Section
 from muomni.data.batches import Buckets, pad
 from muomni.data.dialogues import Dialogue, Dialogues, Mixture
 from muomni.data.speech import load_recordings
+from muomni.data.tokens import TokenDataset
 from muomni.device import Device
 from muomni.errors import UserError
 from muomni.evaluate.text_scores import character_error_rate
@@ -60,6 +61,11 @@ class OmniStageConfig(TrainConfig):
     weights: TaskWeights
     freeze_vision: bool = Field(description="keep the vision encoder as stage C left it")
     freeze_audio: bool = Field(description="keep the audio encoder as stage B left it")
+    text_every: int = Field(
+        ge=0, description="text of stage A is read at every so many steps, so that it is not forgotten; 0 for never"
+    )
+    text_batch: int = Field(ge=1, description="sequences in a batch of that text")
+    text_length: int = Field(ge=8, le=8192, description="tokens of each")
     talker_every: int = Field(ge=0, description="the Talker learns at every so many steps; 0 to leave it as it is")
     talker_batch: int = Field(ge=1, description="utterances in the Talker's batch")
     code_noise: float = Field(ge=0, lt=1, description="share of the previous codes replaced at random")
@@ -130,6 +136,7 @@ class OmniTask:
         tokenizer: Tokenizer,
         conversations: Path,
         mels: Path,
+        tokens: Path,
         seed: int,
         device: Device,
     ) -> None:
@@ -165,6 +172,12 @@ class OmniTask:
         self.mixture = Mixture(
             [s.dialogue.task for s in self.train], [len(s.ids) for s in self.train], weights, cfg.batch_size, seed
         )
+        if cfg.text_every:
+            if cfg.text_length > omni.cfg.thinker.context:
+                raise UserError(
+                    f"e_omni.text_length: {cfg.text_length} is more than thinker.context {omni.cfg.thinker.context}"
+                )
+            self.text = {split: TokenDataset(tokens, split) for split in ("train", "valid")}
         self.utterances: list[Utterance] = []
         if cfg.talker_every:
             voices = omni.cfg.talker.voices
@@ -217,7 +230,7 @@ class OmniTask:
         return [row[:size] for row, size in zip(states, sizes.tolist(), strict=True)]
 
     def batch(self, step: int, micro: int, rng: torch.Generator) -> dict[str, Any]:
-        """Conversations of similar length, and now and then utterances for the Talker."""
+        """Conversations of similar length, and now and then utterances for the Talker and text for the Thinker."""
         number = self.cfg.number(step, micro)
         batch = self.collate([self.train[i] for i in self.mixture.at(number)], "train")
         if self.cfg.talker_every and step % self.cfg.talker_every == 0:
@@ -234,6 +247,9 @@ class OmniTask:
             speech["first"] = torch.tensor([len(prompt) + 1 for prompt in prompts])
             speech["keep"] = (torch.rand(len(rows), generator=rng) >= self.cfg.state_dropout).float()
             batch["speech"] = speech
+        if self.cfg.text_every and step % self.cfg.text_every == 0:
+            turn = self.cfg.number(step // self.cfg.text_every, micro)
+            batch["text"] = self.text["train"].batch_at(turn, self.cfg.text_batch, self.cfg.text_length, self.seed)
         return batch
 
     def collate(self, samples: Sequence[Sample], split: str) -> dict[str, Any]:
@@ -267,7 +283,7 @@ class OmniTask:
         return fuse(self.omni, batch["ids"], self.tokenizer, images, audio)
 
     def loss(self, batch: dict[str, Any], step: int) -> tuple[Tensor, dict[str, float | Tensor]]:
-        """Cross-entropy of the answers' tokens, and the Talker's losses."""
+        """Cross-entropy of the answers' tokens, of the next tokens of text, and the Talker's losses."""
         states = self.omni.thinker(
             self.embed(batch), checkpointing=self.cfg.checkpointing, branches=batch.get("branches")
         )
@@ -285,6 +301,12 @@ class OmniTask:
             spoken, talker_values = talker_loss(self.omni.talker, speech, self.text_states(speech))
             loss = loss + spoken
             values |= {f"talker_{name}": value for name, value in talker_values.items()}
+        if "text" in batch:
+            inputs, targets = batch["text"]
+            read = self.omni.thinker(self.omni.thinker.embed(inputs), checkpointing=self.cfg.checkpointing)
+            text = self.omni.thinker.loss(read, targets)
+            loss = loss + text
+            values["text_loss"] = text.detach()
         return loss, values
 
     @torch.no_grad()
@@ -331,6 +353,10 @@ class OmniTask:
             else:
                 right = [s.dialogue.is_right(a) for s, a in zip(rows, answers, strict=True)]
                 scores[f"accuracy_{task}"] = sum(right) / len(right)
+        if self.cfg.text_every:
+            inputs, targets = next(self.text["valid"].eval_windows(self.cfg.text_length))
+            read = self.omni.thinker(self.omni.thinker.embed(inputs.to(self.device.device)))
+            scores["loss_text"] = float(self.omni.thinker.loss(read, targets.to(self.device.device)))
         return {"loss": sum(losses) / len(losses), **scores, "left_out": float(self.left_out)}
 
     def samples(self, step: int, folder: Path) -> None:
