@@ -207,6 +207,18 @@ def judge_readers(args: argparse.Namespace, check: ReaderCheck, rate: int, name:
         judge_all(args, check_reader, LONGEST, rate, f"{name}-{speaker.replace(':', '-')}-")
 
 
+def file_names(sources: list[str]) -> dict[str, str]:
+    """What to call the files for each kind of sentences or file of one's own, all different."""
+    names: dict[str, str] = {}
+    for source in sources:
+        name = stem = source if source in ("known", "open") else Path(source).stem
+        number = 2
+        while name in names.values() or (name in ("known", "open") and name != source):
+            name, number = f"{stem}-{number}", number + 1
+        names[source] = name
+    return names
+
+
 def judge_all(args: argparse.Namespace, check: Check, longest: int, rate: int, prefix: str) -> None:
     """Have the sentences that were asked for judged, and print and write what was found.
 
@@ -222,9 +234,9 @@ def judge_all(args: argparse.Namespace, check: Check, longest: int, rate: int, p
     """
     sources = args.sentences or ["known", "open"]
     drawn = {source: sentences_of(source, args.count, args.seed) for source in sources}
-    judge = Judge()
+    judge, names = Judge(), file_names(list(drawn))
     for source, texts in drawn.items():
-        name = prefix + (source if source in ("known", "open") else Path(source).stem)
+        name = prefix + names[source]
         usable = [text for text in texts if speakable(text) and len(text) <= longest]
         if len(usable) < len(texts):
             note(f"{source}: {len(texts) - len(usable)} lines left out, over {longest} characters or without letters")

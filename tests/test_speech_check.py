@@ -25,6 +25,7 @@ from muomni.errors import UserError
 from muomni.evaluate.sample_page import write_page
 from muomni.evaluate.sentences import known_sentences, open_sentences, own_sentences
 from muomni.evaluate.speech_check import score_speech, slips
+from muomni.evaluate_commands import file_names
 from muomni.omni import Omni
 from muomni.tokenizer import Tokenizer
 
@@ -175,3 +176,8 @@ def test_the_command_judges_a_model_and_keeps_everything_that_was_heard(
     assert "error: --speaker nobody: give hibari, or a voice" in capsys.readouterr().err
     assert main(["evaluate", "speech", "--stages", "nowhere"]) == 2
     assert "error: nowhere" in capsys.readouterr().err
+
+
+def test_files_for_different_sentences_have_different_names() -> None:
+    names = file_names(["known", "open.txt", "open", "a/mine.txt", "b/mine.txt", "c/mine.txt"])
+    assert list(names.values()) == ["known", "open-2", "open", "mine", "mine-2", "mine-3"]

@@ -12,6 +12,7 @@ HEADLINES = {
     "thinker_perplexity": ("lower", "language", "thinker", "perplexity"),
     "thinker_bits_per_byte": ("lower", "language", "thinker", "bits_per_byte"),
     "omni_perplexity": ("lower", "language", "omni", "perplexity"),
+    "omni_bits_per_byte": ("lower", "language", "omni", "bits_per_byte"),
     "ngram_perplexity": ("neither", "language", "ngram", "perplexity"),
     "ngram_bits_per_byte": ("neither", "language", "ngram", "bits_per_byte"),
     "unigram_perplexity": ("neither", "language", "unigram", "perplexity"),
