@@ -60,6 +60,8 @@ def count_components(cfg: OmniConfig, stage_c: VisionStageConfig) -> tuple[dict[
         "CTC head, training only": count([ctc]),
         "contrastive, training only": count([contrastive]),
     }
+    if vocoder := count([model.vocoder]):
+        others["vocoder"] = vocoder
     return components, others
 
 
