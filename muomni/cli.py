@@ -137,6 +137,47 @@ def add_drawing(parser: argparse.ArgumentParser) -> None:
     add_seed(parser)
 
 
+def add_measuring(commands: "argparse._SubParsersAction[Parser]") -> None:
+    """``muomni bench`` and ``muomni plan``."""
+    bench = commands.add_parser(
+        "bench",
+        help="measure how fast this machine trains and runs the model, beside what the machine can do",
+        description="Run in the root of the repository. Needs no data and no trained model. Prints a table.",
+    )
+    bench.add_argument("--json", metavar="FILE", help="also write all figures there")
+    bench.add_argument(
+        "--against", metavar="FOLDER", help="time the same shapes, in turn, with a checkout of the original micro-Omni"
+    )
+    bench.add_argument(
+        "--only", action="append", metavar="PART", help="components, memory, stages, generation, speech, reading"
+    )
+    bench.add_argument(
+        "--seconds",
+        type=number(float, 0.1, 600),
+        default=3.0,
+        metavar="S",
+        help="for each figure (default: %(default)s)",
+    )
+    plan = commands.add_parser(
+        "plan",
+        help="whether this machine can train a profile, in what batches, how long that takes and what it costs",
+        description="Run in the root of the repository. Tries a few steps of every stage on made-up data.",
+    )
+    plan.add_argument(
+        "--memory",
+        type=number(float, 0.5, 10_000),
+        metavar="GB",
+        help="budget (default: device.memory_gb, or what is there)",
+    )
+    plan.add_argument("--price", type=number(float, 0, 10_000), metavar="MONEY", help="of an hour of this machine")
+    plan.add_argument("--stage", action="append", metavar="NAME", help="only this stage; may be repeated")
+    plan.add_argument("--compare", action="store_true", help="compare the last plan with the trainings since")
+    for parser in (bench, plan):
+        which = parser.add_mutually_exclusive_group()
+        which.add_argument("--profile", metavar="NAME", help="of profiles/NAME.yaml")
+        which.add_argument("--params", default="params.yaml", metavar="FILE", help="of a file (default: %(default)s)")
+
+
 def make_parser() -> Parser:
     """All commands and options."""
     parser = Parser(prog="muomni", description="A tiny omni model: it reads, looks, listens, writes and speaks.")
@@ -182,6 +223,8 @@ def make_parser() -> Parser:
 
     add_evaluate(commands)
 
+    add_measuring(commands)
+
     params = commands.add_parser("params", help="count the parameters of each component")
     which = params.add_mutually_exclusive_group()
     which.add_argument("--profile", metavar="NAME", help="of profiles/NAME.yaml")
@@ -205,6 +248,10 @@ def run(args: argparse.Namespace) -> int:
         from muomni import settings_commands
 
         return settings_commands.COMMANDS[args.command](args)
+    if args.command in ("bench", "plan"):
+        from muomni import bench_commands
+
+        return bench_commands.COMMANDS[args.command](args)
     if args.command == "evaluate":
         from muomni import evaluate_commands
 
