@@ -104,7 +104,7 @@ class AudioEncoder(nn.Module):
         self.stack = Stack(blocks, cfg.d_model, cfg.positions)
         initialise(self.stack, cfg.n_layers)
 
-    def forward(self, mel: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, mel: Tensor, lengths: Tensor, checkpointing: bool = False) -> tuple[Tensor, Tensor]:
         """Encode recordings.
 
         Padding never changes a result: what lies beyond a recording's end is set to zero before each convolution,
@@ -113,20 +113,21 @@ class AudioEncoder(nn.Module):
         Args:
             mel: ``[B, T, M]`` natural-log mel at 100 Hz.
             lengths: ``[B]`` int64, real frames of each.
+            checkpointing: recompute each layer in the backward pass instead of storing it.
 
         Returns:
             States ``[B, ceil(T / 8), D]`` and their lengths ``[B]``.
         """
         x = self.standardise(mel)[:, None]  # [B, 1, T, M]
         for convolution in self.convolutions:
-            x = x * mask_of(lengths, x.shape[2])[:, None, :, None]
+            x = x.mul_(mask_of(lengths, x.shape[2])[:, None, :, None])  # in place: the largest tensors of all are here
             x = F.gelu(convolution(x))  # [B, C, T / 2, M / 2]
             lengths = frames_after(lengths)
         x = self.project(x.transpose(1, 2).flatten(2))  # [B, T / 8, D]
         mask = mask_of(lengths, x.shape[1])
         # A row without any real position has nothing to attend to; its first (unused) position keeps softmax finite.
         mask[:, 0] = True
-        return self.stack(x, mask=mask), lengths
+        return self.stack(x, mask=mask, checkpointing=checkpointing), lengths
 
 
 class CTCHead(nn.Module):

@@ -10,6 +10,7 @@ The convolutions look further back than ahead, so that speech can be made as it 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from muomni.layers import Standardise
 from muomni.mel import MelConfig
@@ -64,13 +65,13 @@ class ISTFTVocoder(Vocoder):
         self.back = 1 + (cfg.layers * (cfg.kernel - 1 - cfg.ahead) + OVERLAP + 1) // 2
         self.ahead = 1 + (cfg.layers * cfg.ahead + OVERLAP + 1) // 2
 
-    def spectrum(self, logmel: Tensor) -> Tensor:
-        """Log-mel ``[B, T, n_mels]`` at 50 Hz to complex ``[B, 2 T, n_fft / 2 + 1]``."""
+    def spectrum(self, logmel: Tensor, checkpointing: bool = False) -> Tensor:
+        """Log-mel ``[B, T, n_mels]`` at 50 Hz to complex ``[B, 2 T, n_fft / 2 + 1]``; see `waves`."""
         b, t, _ = logmel.shape
         x = self.divide(self.standardise(logmel).transpose(1, 2)).transpose(1, 2)  # [B, T, 2 D]
         x = self.norm(x.reshape(b, 2 * t, self.cfg.width))
         for block in self.blocks:
-            x = block(x)
+            x = checkpoint(block, x, use_reentrant=False) if checkpointing else block(x)
         with torch.autocast(x.device.type, enabled=False):  # half precision is noise of its own in phases
             loud, phase = self.head(self.last_norm(x.float())).chunk(2, dim=-1)
             return torch.polar(loud.clamp(max=LOUDEST).exp(), phase)
@@ -89,9 +90,12 @@ class ISTFTVocoder(Vocoder):
         squares = self.window.square().expand(1, count, -1)
         return added(torch.fft.irfft(spectrum, self.n_fft) * self.window) / added(squares).clamp_min(1e-4)
 
-    def waves(self, logmel: Tensor) -> Tensor:
-        """Log-mel ``[B, T, n_mels]`` at 50 Hz to waveforms ``[B, T * hop]``, with gradients, not clipped."""
-        return self.overlap(self.spectrum(logmel))
+    def waves(self, logmel: Tensor, checkpointing: bool = False) -> Tensor:
+        """Log-mel ``[B, T, n_mels]`` at 50 Hz to waveforms ``[B, T * hop]``, with gradients, not clipped.
+
+        With `checkpointing` the backward pass computes the blocks again instead of storing what they computed.
+        """
+        return self.overlap(self.spectrum(logmel, checkpointing))
 
     def sound(self, logmel: Tensor) -> Tensor:
         """See `Vocoder.forward`."""

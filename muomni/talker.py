@@ -153,12 +153,13 @@ class Talker(nn.Module):
         position: Tensor,  # [B, T] int64, the character that each frame is on
         stay: Tensor,  # [B, T] int64, frames since that character began
         cache: KVCache | None = None,
+        checkpointing: bool = False,
     ) -> Tensor:
-        """States of frames, ``[B, T, D]``."""
+        """States of frames, ``[B, T, D]``; with `checkpointing` the backward pass makes each layer's again."""
         index = position[..., None].expand(-1, -1, character_states.shape[-1])
         x = self.embed_codes(previous) + character_states.gather(1, index)
         x = x + self.condition.stay(stay.clamp_max(LONGEST_STAY - 1))
-        return self.stack(x, cache=cache)
+        return self.stack(x, cache=cache, checkpointing=checkpointing)
 
     def code_logits(self, states: Tensor, codes: Tensor) -> list[Tensor]:
         """Logits of each codebook given the codes of the ones before it in the same frame.

@@ -45,11 +45,12 @@ class VisionEncoder(nn.Module):
         self.stack = Stack(blocks, cfg.d_model, positions=0)  # positions are learned, not rotary
         initialise(self, cfg.n_layers)
 
-    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, images: Tensor, checkpointing: bool = False) -> tuple[Tensor, Tensor]:
         """Encode pictures.
 
         Args:
             images: ``[B, 3, S, S]`` float, 0 to 1.
+            checkpointing: recompute each layer in the backward pass instead of storing it.
 
         Returns:
             CLS ``[B, D]`` and patches ``[B, N, D]``, row by row from the top left.
@@ -58,7 +59,7 @@ class VisionEncoder(nn.Module):
         x = (images * 2 - 1).unfold(2, p, p).unfold(3, p, p)  # [B, 3, n, n, p, p]
         x = x.permute(0, 2, 3, 1, 4, 5).reshape(b, self.side**2, -1)  # [B, N, 3 p p]
         x = torch.cat((self.cls.expand(b, -1, -1), self.patch(x)), dim=1) + self.position  # [B, 1 + N, D]
-        x = self.stack(x)
+        x = self.stack(x, checkpointing=checkpointing)
         return x[:, 0], x[:, 1:]
 
 

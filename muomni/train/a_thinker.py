@@ -15,6 +15,7 @@ from muomni.sampling import Sampling, answer_tokens
 from muomni.thinker import Thinker, ThinkerConfig
 from muomni.tokenizer import Tokenizer
 from muomni.train.loop import TrainConfig
+from muomni.train.split import split_tokens
 
 PROMPTS = ("The Congress", "A banana is", "There are two", "I recommend that")
 
@@ -35,7 +36,7 @@ class ThinkerTask:
     def __init__(self, cfg: ThinkerStageConfig, model: ThinkerConfig, tokens: Path, tokenizer: Path, seed: int) -> None:
         if cfg.context > model.context:
             raise UserError(f"a_thinker.context: {cfg.context} is more than thinker.context {model.context}")
-        self.cfg, self.seed = cfg, seed
+        self.cfg, self.seed, self.checkpointing = cfg, seed, cfg.checkpointing
         self.tokenizer = Tokenizer(tokenizer)
         if self.tokenizer.vocab_size != model.vocab_size:
             raise UserError(
@@ -52,7 +53,7 @@ class ThinkerTask:
     def loss(self, batch: tuple[Tensor, Tensor], step: int) -> tuple[Tensor, dict[str, float | Tensor]]:
         """Cross-entropy in nats a token, and the experts' balance where there are experts."""
         inputs, targets = batch
-        states = self.thinker(self.thinker.embed(inputs), checkpointing=self.cfg.checkpointing)
+        states = self.thinker(self.thinker.embed(inputs), checkpointing=self.checkpointing)
         loss = self.thinker.loss(states, targets)
         values: dict[str, float | Tensor] = {"tokens": float(inputs.numel()), "padding": 0.0}
         balance = self.thinker.balance_loss()
@@ -60,6 +61,10 @@ class ThinkerTask:
             values["balance"] = balance.detach()
             loss = loss + balance
         return loss, values
+
+    def split(self, batch: tuple[Tensor, Tensor], parts: int) -> list[tuple[tuple[Tensor, Tensor], float]]:
+        """Fewer sequences at a time. With experts their balance becomes the mean of the parts', near the whole's."""
+        return split_tokens(batch, parts)
 
     def evaluate(self) -> dict[str, float]:
         """Loss and perplexity on held-out documents."""

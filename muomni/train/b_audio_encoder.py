@@ -14,6 +14,7 @@ from muomni.data.speech import Recording, collate_mels, load_recordings
 from muomni.errors import UserError
 from muomni.evaluate.text_scores import character_error_rate
 from muomni.train.loop import TrainConfig
+from muomni.train.split import runs, share
 
 
 class AudioStageConfig(TrainConfig):
@@ -39,7 +40,7 @@ class AudioTask:
     best_by = ""
 
     def __init__(self, cfg: AudioStageConfig, model: AudioEncoderConfig, shards: Path, seed: int) -> None:
-        self.cfg = cfg
+        self.cfg, self.checkpointing = cfg, cfg.checkpointing
         self.encoder, self.head = AudioEncoder(model), CTCHead(model)
         self.modules = {"audio_encoder": self.encoder, "ctc": self.head}
         everything = load_recordings(shards, "train")
@@ -73,7 +74,7 @@ class AudioTask:
 
     def loss(self, batch: dict[str, Any], step: int) -> tuple[Tensor, dict[str, float | Tensor]]:
         """CTC loss in nats a character."""
-        states, lengths = self.encoder(batch["mels"], batch["lengths"])
+        states, lengths = self.encoder(batch["mels"], batch["lengths"], self.checkpointing)
         log_probs = self.head(states)  # [B, T * slots, C + 1]
         total = F.ctc_loss(
             log_probs.transpose(0, 1),
@@ -84,6 +85,21 @@ class AudioTask:
             reduction="sum",
         )
         return total / batch["target_lengths"].sum(), {"padding": padding_share(batch["lengths"])}
+
+    def split(self, batch: dict[str, Any], parts: int) -> list[tuple[dict[str, Any], float]]:
+        """Fewer recordings at a time; the loss is a mean over characters."""
+        ends = [0, *batch["target_lengths"].cumsum(0).tolist()]  # of each recording's characters
+        found = []
+        for rows in runs(len(batch["lengths"]), parts):
+            lengths, characters = batch["lengths"][rows], batch["target_lengths"][rows]
+            part = {
+                "mels": batch["mels"][rows, : int(lengths.max())],
+                "lengths": lengths,
+                "targets": batch["targets"][ends[rows.start] : ends[rows.stop]],
+                "target_lengths": characters,
+            }
+            found.append((part, share(characters, batch["target_lengths"])))
+        return found
 
     def transcribe(self, recordings: list[Recording]) -> list[str]:
         """Best-path transcripts of recordings, a few at a time."""

@@ -115,7 +115,7 @@ class VisionTask:
         shards: Path,
         seed: int,
     ) -> None:
-        self.cfg, self.seed = cfg, seed
+        self.cfg, self.seed, self.checkpointing = cfg, seed, cfg.checkpointing
         self._order = (-1, torch.zeros(0, dtype=torch.int64))
         self.encoder = VisionEncoder(model)
         self.heads = ContrastiveHeads(model.d_model, thinker.cfg.d_model, cfg.embedding)
@@ -225,7 +225,7 @@ class VisionTask:
 
     def loss(self, batch: dict[str, Tensor], step: int) -> tuple[Tensor, dict[str, float | Tensor]]:
         """Symmetric contrastive loss of pictures and captions; cross-entropy of objects, backgrounds and patches."""
-        cls, patches = self.encoder(batch["images"])
+        cls, patches = self.encoder(batch["images"], self.checkpointing)
         device = cls.device
         texts = self.heads.texts(self.caption_states[batch["captions"].cpu()].to(device))  # [B, E]
         logits = self.heads.pictures(cls) @ texts.T * self.heads.scale[0].exp().clamp_max(100)  # [B, B]

@@ -29,6 +29,7 @@ from muomni.train.speaking import (
     prepare_utterances,
     save_alignments,
     spelled,
+    split_utterances,
     talker_loss,
 )
 
@@ -67,7 +68,7 @@ class TalkerTask:
         seed: int,
         device: Device,
     ) -> None:
-        self.cfg, self.tokenizer, self.mel = cfg, tokenizer, mel
+        self.cfg, self.tokenizer, self.mel, self.checkpointing = cfg, tokenizer, mel, cfg.checkpointing
         self.thinker, self.codec = thinker, codec
         self.talker = Talker(model, thinker.cfg.d_model)
         self.modules = {"talker": self.talker}
@@ -138,7 +139,12 @@ class TalkerTask:
 
     def loss(self, batch: dict[str, Tensor], step: int) -> tuple[Tensor, dict[str, float | Tensor]]:
         """Codes and decisions to go on."""
-        return talker_loss(self.talker, batch, self.states(batch) * batch["keep"][:, None, None])
+        states = self.states(batch) * batch["keep"][:, None, None]
+        return talker_loss(self.talker, batch, states, self.checkpointing)
+
+    def split(self, batch: dict[str, Tensor], parts: int) -> list[tuple[dict[str, Tensor], float]]:
+        """Fewer utterances at a time."""
+        return split_utterances(batch, parts)
 
     def evaluate(self) -> dict[str, float]:
         """Loss on held-out utterances."""

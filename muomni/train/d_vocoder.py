@@ -78,7 +78,7 @@ class VocoderTask:
         corpus: Path,
         seed: int,
     ) -> None:
-        self.cfg, self.mel = cfg, mel
+        self.cfg, self.mel, self.checkpointing = cfg, mel, cfg.checkpointing
         self.vocoder = ISTFTVocoder(mel, model)
         self.modules = {"vocoder": self.vocoder}
         self.front, self.distance = LogMel(mel), SpectralDistance()
@@ -110,7 +110,8 @@ class VocoderTask:
     def loss(self, batch: tuple[Tensor, Tensor], step: int) -> tuple[Tensor, dict[str, float | Tensor]]:
         """Differences of the spectra and of the log-mel, in nats."""
         mels, waves = batch
-        made = self.vocoder.waves(mels)[:, CONTEXT * self.vocoder.hop : -CONTEXT * self.vocoder.hop]
+        edge = CONTEXT * self.vocoder.hop
+        made = self.vocoder.waves(mels, self.checkpointing)[:, edge:-edge]
         with torch.autocast(made.device.type, enabled=False):
             spectral = self.distance(made, waves)
             mel = (self.front(made) - self.front(waves)).abs().mean()

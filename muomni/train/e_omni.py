@@ -18,27 +18,30 @@ from torch import Tensor, nn
 from muomni.audio_encoder import normalise
 from muomni.config import Section
 from muomni.data.batches import Buckets, pad
-from muomni.data.dialogues import Dialogue, Dialogues, Mixture
+from muomni.data.dialogues import Dialogues, Mixture
 from muomni.data.speech import load_recordings
 from muomni.data.tokens import TokenDataset
 from muomni.device import Device
 from muomni.errors import UserError
 from muomni.evaluate.text_scores import character_error_rate
-from muomni.fusion import fuse, lay_out
+from muomni.fusion import fuse
 from muomni.media import save_audio
 from muomni.omni import Omni
 from muomni.prompts import read_aloud
 from muomni.sampling import Sampling, answer_tokens
 from muomni.talker import spell
-from muomni.tokenizer import Tokenizer, render_chat
+from muomni.tokenizer import Tokenizer
+from muomni.train.conversing import Sample, split_conversations
 from muomni.train.loop import TrainConfig
 from muomni.train.speaking import (
     Utterance,
     aligned_utterances,
     collate_utterances,
     gather_states,
+    split_utterances,
     talker_loss,
 )
+from muomni.train.split import split_tokens
 
 
 class TaskWeights(Section):
@@ -76,53 +79,6 @@ class OmniStageConfig(TrainConfig):
     valid_answers: int = Field(ge=1, description="conversations of each task answered at each evaluation")
 
 
-class Sample:
-    """A conversation as tensors: placeholders where features go, and what the model has to say.
-
-    Args:
-        dialogue: the conversation.
-        tokenizer: its tokenizer.
-        sizes: positions of each picture and recording.
-        apart: ask each question by itself right after the picture, in a branch of its own. In a conversation the
-            answers before give later ones away, and the model learns to read them instead of looking.
-    """
-
-    def __init__(self, dialogue: Dialogue, tokenizer: Tokenizer, sizes: Sequence[int], apart: bool = False) -> None:
-        self.dialogue = dialogue
-        layout = lay_out(render_chat(dialogue.messages, tokenizer), tokenizer, sizes)
-        self.ids = torch.tensor(layout.ids[:-1])  # the last token has nothing to predict
-        following, answer = torch.tensor(layout.ids[1:]), torch.tensor(layout.answer[1:])
-        self.targets = torch.where(answer, following, -100)
-        self.prompt = len(layout.ids) - layout.answer[::-1].index(False)  # positions before the last answer
-        self.pictures = [dialogue.media[str(ref)] for kind, ref, _ in layout.features if kind == "image"]
-        self.recordings = [dialogue.media[str(ref)] for kind, ref, _ in layout.features if kind == "audio"]
-        self.branches = torch.zeros_like(self.ids)
-        if apart:
-            self.branch(tokenizer, sizes)
-
-    def branch(self, tokenizer: Tokenizer, sizes: Sequence[int]) -> None:
-        """Lay out the picture once, and after it each question with its answer as if it were the first."""
-        messages = self.dialogue.messages
-        media = [part for part in messages[0]["content"] if part["type"] != "text"]
-        ids: list[int] = []
-        targets: list[int] = []
-        branches: list[int] = []
-        for number in range(0, len(messages), 2):
-            text = [part for part in messages[number]["content"] if part["type"] == "text"]
-            turn = [{"role": "user", "content": media + text}, messages[number + 1]]
-            layout = lay_out(render_chat(turn, tokenizer), tokenizer, sizes)
-            begin = 1 + sum(sizes)  # <|user|> and the placeholders
-            if not number:
-                ids, targets, branches = layout.ids[:begin], [-100] * begin, [0] * begin
-            ids += layout.ids[begin:-1]
-            targets += [
-                token if said else -100
-                for token, said in zip(layout.ids[begin + 1 :], layout.answer[begin + 1 :], strict=True)
-            ]
-            branches += [number // 2 + 1] * (len(layout.ids) - 1 - begin)
-        self.ids, self.targets, self.branches = torch.tensor(ids), torch.tensor(targets), torch.tensor(branches)
-
-
 class OmniTask:
     """Conversations to answers, and answers to speech."""
 
@@ -141,6 +97,7 @@ class OmniTask:
         device: Device,
     ) -> None:
         self.cfg, self.omni, self.tokenizer, self.seed, self.device = cfg, omni, tokenizer, seed, device
+        self.checkpointing = cfg.checkpointing
         parts: dict[str, nn.Module] = {
             "thinker": omni.thinker,
             "vision_projector": omni.vision_projector,
@@ -283,31 +240,47 @@ class OmniTask:
         return fuse(self.omni, batch["ids"], self.tokenizer, images, audio)
 
     def loss(self, batch: dict[str, Any], step: int) -> tuple[Tensor, dict[str, float | Tensor]]:
-        """Cross-entropy of the answers' tokens, of the next tokens of text, and the Talker's losses."""
-        states = self.omni.thinker(
-            self.embed(batch), checkpointing=self.cfg.checkpointing, branches=batch.get("branches")
-        )
-        answer = self.omni.thinker.loss(states, batch["targets"])
-        values: dict[str, float | Tensor] = {
-            "answer_loss": answer.detach(),
-            "padding": float((batch["ids"] == self.tokenizer.pad).float().mean()),
-        }
-        loss = answer
-        balance = self.omni.thinker.balance_loss()
-        if balance is not None:
-            loss = loss + balance
+        """Cross-entropy of the answers' tokens, of the next tokens of text, and the Talker's losses.
+
+        Their sum, of those that the batch has samples for.
+        """
+        thinker = self.omni.thinker
+        losses: list[Tensor] = []
+        values: dict[str, float | Tensor] = {}
+        if "ids" in batch:
+            states = thinker(self.embed(batch), checkpointing=self.checkpointing, branches=batch.get("branches"))
+            answer = thinker.loss(states, batch["targets"])
+            losses.append(answer)
+            values["answer_loss"] = answer.detach()
+            values["padding"] = float((batch["ids"] == self.tokenizer.pad).float().mean())
+            balance = thinker.balance_loss()
+            if balance is not None:
+                losses.append(balance)
         if "speech" in batch:
             speech = batch["speech"]
-            spoken, talker_values = talker_loss(self.omni.talker, speech, self.text_states(speech))
-            loss = loss + spoken
+            spoken, talker_values = talker_loss(self.omni.talker, speech, self.text_states(speech), self.checkpointing)
+            losses.append(spoken)
             values |= {f"talker_{name}": value for name, value in talker_values.items()}
         if "text" in batch:
             inputs, targets = batch["text"]
-            read = self.omni.thinker(self.omni.thinker.embed(inputs), checkpointing=self.cfg.checkpointing)
-            text = self.omni.thinker.loss(read, targets)
-            loss = loss + text
+            read = thinker(thinker.embed(inputs), checkpointing=self.checkpointing)
+            text = thinker.loss(read, targets)
+            losses.append(text)
             values["text_loss"] = text.detach()
-        return loss, values
+        return sum(losses[1:], losses[0]), values
+
+    def split(self, batch: dict[str, Any], parts: int) -> list[tuple[dict[str, Any], float]]:
+        """Fewer conversations at a time, and utterances and text by themselves.
+
+        With experts their balance becomes the mean of the parts' by answers' tokens, near the whole's but not the same.
+        """
+        tokens = (self.tokenizer.image, self.tokenizer.audio)
+        cut = split_conversations(batch, parts, *tokens, self.omni.image_positions, self.tokenizer.pad)
+        if "speech" in batch:
+            cut += [({"speech": part}, weight) for part, weight in split_utterances(batch["speech"], parts)]
+        if "text" in batch:
+            cut += [({"text": part}, weight) for part, weight in split_tokens(batch["text"], parts)]
+        return cut
 
     @torch.no_grad()
     def text_states(self, speech: dict[str, Tensor]) -> Tensor:

@@ -2,7 +2,8 @@
 
 A step fetches micro-batches, adds up their gradients, clips, updates. Once in a while the loop reports,
 evaluates, saves. Everything random in a step is seeded from (seed, step, micro-step), so an interrupted
-training that goes on from its saved state ends, on a CPU, with the very same bits.
+training that goes on from its saved state ends, on a CPU, with the very same bits. For the same reason a step that
+runs out of memory can begin again, in smaller parts.
 """
 
 import contextlib
@@ -20,8 +21,10 @@ from torch import Tensor, nn
 from muomni.device import Device
 from muomni.errors import UserError
 from muomni.train import parallel, state
-from muomni.train.feed import Feed, micro_seed, to_device
+from muomni.train.feed import Feed
+from muomni.train.memory import free, is_out_of_memory, memory_mb, no_memory_is_an_error
 from muomni.train.optim import make_optimisers, rate, set_rate
+from muomni.train.parts import Parts
 from muomni.train.report import MetricsFile, Progress, Window
 from muomni.train.task import Task, TrainConfig
 from muomni.train.weights import keep_weights
@@ -82,6 +85,7 @@ class Training:
         # JSON values that are saved with the tensors. bad: skipped steps in a row; last: the last report.
         self.facts: dict[str, Any] = {"step": 0, "bad": 0, "skipped": 0, "seconds": 0.0, "best": None}
         self.facts |= {"sums": {}, "last": {}, "valid": {}}
+        self.facts |= {"parts": 1, "checkpointing": False, "peak_memory_mb": 0.0}
         self.best: dict[str, Tensor] = {}
         if self.rank == 0:
             state.prepare(folder, fingerprint)
@@ -92,6 +96,7 @@ class Training:
             state.restore_modules(task.modules, tensors)
             state.restore_optimisers(self.optimisers, tensors)
             self.best = {"model" + key[4:]: value for key, value in tensors.items() if key.startswith("best/")}
+        self.parts = Parts(name, task, cfg, seed, device, self.facts)
         self.saved = self.start = int(self.facts["step"])
         self.before = float(self.facts["seconds"])
         self.window = Window(self.facts["sums"])
@@ -107,7 +112,7 @@ class Training:
         feed = Feed(self.task.batch, self.seed, places)
         try:
             for step in range(self.start, cfg.steps):
-                loss, norm = self.gradients(step, feed)
+                loss, norm = self.gradients(step, feed, progress)
                 self.update(step + 1, loss, norm, progress)
                 done = step + 1
                 last = done == cfg.steps
@@ -135,6 +140,7 @@ class Training:
             "steps": cfg.steps,
             "skipped_steps": self.facts["skipped"],
             "seconds": self.facts["seconds"],
+            "peak_memory_mb": self.facts["peak_memory_mb"],
         }
         return self.facts["last"] | self.facts["valid"] | counts
 
@@ -142,24 +148,50 @@ class Training:
         """Numbers of this process's micro-steps: with two processes, 0, 2, ... and 1, 3, ..."""
         return range(self.rank, self.cfg.accumulate * self.processes, self.processes)
 
-    def gradients(self, step: int, feed: Feed) -> tuple[float, float]:
-        """Clipped mean gradient over a step's micro-batches. Returns mean loss and norm before clipping."""
-        for optimiser in self.optimisers:
-            optimiser.zero_grad(set_to_none=True)
-        losses, self.values = [], []
-        for micro in self.micros():
-            batch = to_device(feed.next(), self.device.device)
-            torch.manual_seed(micro_seed(self.seed, step, micro))  # dropout and the like
-            with self.device.autocast():
-                loss, values = self.task.loss(batch, step)
-            (loss / self.cfg.accumulate).backward()
-            losses.append(loss.detach().float())
-            self.values.append(values)
+    def gradients(self, step: int, feed: Feed, progress: Progress | None = None) -> tuple[float, float]:
+        """Clipped mean gradient over a step's micro-batches.
+
+        Args:
+            step: its number.
+            feed: gives the micro-batches.
+            progress: where to say that memory ran out and what is done about it; None: that is an error as any other.
+
+        Returns:
+            Mean loss, and norm before clipping.
+
+        Raises:
+            UserError: if memory runs out and nothing can be done about it.
+        """
+        self.zero_grad()
+        losses, self.values, batches = list[Tensor](), [], list[Any]()
+        while len(losses) < self.cfg.accumulate:
+            place = len(losses)
+            if place == len(batches):  # else the step began again
+                batches.append(feed.next())
+            try:
+                loss, values = self.parts.backward(step, self.micros()[place], batches[place])
+            except (RuntimeError, MemoryError) as error:
+                if progress is None or not is_out_of_memory(error):
+                    raise
+            else:
+                losses.append(loss)
+                self.values.append(values)
+                continue
+            # Not within `except`, which keeps the attempt's tensors alive. It may have added a part of its gradient.
+            self.zero_grad()
+            free(self.task.modules, self.device.device)
+            progress.note(f"step {step + 1}: out of memory; {self.parts.shrink(step, batches[place])}")
+            losses, self.values = [], []
         mean = torch.stack(losses).mean()
         parallel.average_gradients(self.parameters, mean)
         norm = nn.utils.clip_grad_norm_(self.parameters, self.cfg.clip)
         loss_value, norm_value = torch.stack([mean, norm.float()]).tolist()  # the step's one wait for the GPU
         return loss_value, norm_value
+
+    def zero_grad(self) -> None:
+        """Drop all gradients."""
+        for optimiser in self.optimisers:
+            optimiser.zero_grad(set_to_none=True)
 
     def update(self, done: int, loss: float, norm: float, progress: Progress) -> None:
         """Change the weights, unless the loss or the gradient is NaN or infinite.
@@ -199,6 +231,7 @@ class Training:
             "skipped_steps": self.facts["skipped"],
             "samples_per_second": steps * cfg.batch_size * cfg.accumulate * self.processes / seconds,
             "waiting_for_data": feed.waited / seconds,
+            "memory_mb": memory_mb(self.device.device)[0],
         }
         self.window, self.marked_time, self.marked_step, feed.waited = Window(), now, done, 0.0
         return line
@@ -231,6 +264,7 @@ class Training:
         if self.facts["bad"] == 0:
             self.facts |= {"step": done, "sums": self.window.sums}
             self.facts["seconds"] = self.before + time.perf_counter() - self.began
+            self.facts["peak_memory_mb"] = max(self.facts["peak_memory_mb"], memory_mb(self.device.device)[1])
             state.save_state(self.folder, self.task.modules, self.optimisers, self.best, self.facts)
             self.saved = done
 
@@ -261,14 +295,16 @@ def fit(
         samples: whether to write samples and weights at each evaluation.
 
     Returns:
-        The last report's means, the last evaluation as ``valid_<name>``, ``steps``, ``skipped_steps`` and
-        ``seconds``.
+        The last report's means, the last evaluation as ``valid_<name>``, ``steps``, ``skipped_steps``, ``seconds`` and
+        ``peak_memory_mb``, of the GPU if there is one, else of this process.
 
     Raises:
-        UserError: if there is nothing to train or to train on, or too many steps in a row were not finite.
+        UserError: if there is nothing to train or to train on, if too many steps in a row were not finite, or if there
+            is too little memory.
     """
     if cfg.steps < 1:
         raise UserError(f"{name}: steps: a training of zero steps trains nothing; set at least 1")
-    metrics = Training(task, cfg, seed, device, Path(state_dir), fingerprint, name).run(samples)
+    with no_memory_is_an_error(name):
+        metrics = Training(task, cfg, seed, device, Path(state_dir), fingerprint, name).run(samples)
     parallel.leave()
     return metrics

@@ -20,8 +20,10 @@ from muomni.device import Device
 from muomni.errors import UserError
 from muomni.talker import PADDING, Talker, spell
 from muomni.tokenizer import Tokenizer
+from muomni.train.split import longest, runs, share
 
 ALIGNMENTS = "alignments.safetensors"  # beside the Talker's weights
+FRAMES = ("codes", "previous", "position", "stay", "mask", "advance")  # of a batch of utterances, ``[B, T, ...]``
 
 
 @dataclass
@@ -187,16 +189,20 @@ def collate_utterances(rows: Sequence[Utterance], codes: int, noise: float, rng:
     }
 
 
-def talker_loss(talker: Talker, batch: dict[str, Tensor], states: Tensor) -> tuple[Tensor, dict[str, float | Tensor]]:
+def talker_loss(
+    talker: Talker, batch: dict[str, Tensor], states: Tensor, checkpointing: bool = False
+) -> tuple[Tensor, dict[str, float | Tensor]]:
     """Cross-entropy of every codebook plus that of the decisions to go on.
 
     Args:
         talker: the model.
         batch: from `collate_utterances`.
         states: the Thinker's states of each character's token, ``[B, N, Dt]``.
+        checkpointing: recompute each layer in the backward pass instead of storing it.
     """
     character_states = talker.condition(batch["characters"], states, batch["voice"])
-    h = talker(batch["previous"], character_states, batch["position"], batch["stay"])[batch["mask"]]  # [F, D]
+    h = talker(batch["previous"], character_states, batch["position"], batch["stay"], checkpointing=checkpointing)
+    h = h[batch["mask"]]  # [F, D]
     wanted = batch["codes"][batch["mask"]]
     losses = [F.cross_entropy(logits.float(), wanted[:, q]) for q, logits in enumerate(talker.code_logits(h, wanted))]
     going = talker.advance(h)[:, 0].float()
@@ -204,6 +210,17 @@ def talker_loss(talker: Talker, batch: dict[str, Tensor], states: Tensor) -> tup
     values: dict[str, float | Tensor] = {f"code_loss_{q}": loss.detach() for q, loss in enumerate(losses)}
     values |= {"advance_loss": advance.detach(), "padding": 1 - batch["mask"].float().mean()}
     return torch.stack(losses).sum() + advance, values
+
+
+def split_utterances(batch: dict[str, Tensor], parts: int) -> list[tuple[dict[str, Tensor], float]]:
+    """A batch of `collate_utterances`, and what else it has by row, in parts: `talker_loss` is a mean over frames."""
+    found = []
+    for rows in runs(len(batch["mask"]), parts):
+        part = {name: tensor[rows] for name, tensor in batch.items()}
+        frames = longest(part["mask"])
+        part |= {name: part[name][:, :frames] for name in FRAMES}
+        found.append((part, share(part["mask"], batch["mask"])))
+    return found
 
 
 def gather_states(states: Tensor, first: int | Tensor, tokens: Tensor) -> Tensor:

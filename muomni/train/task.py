@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from pydantic import Field
@@ -65,8 +65,7 @@ class Task(Protocol):
 
         Gradients of micro-batches are averaged, so accumulation equals a large batch where each micro-batch's
         loss is a mean over equally many items; with unequal lengths a task may divide its sum by a constant
-        instead. A task hands ``checkpointing`` of its config on to its model. Runs under autocast, in train
-        mode.
+        instead. Runs under autocast, in train mode. What it returns to log has no graph.
         """
         ...
 
@@ -77,3 +76,33 @@ class Task(Protocol):
     def samples(self, step: int, folder: Path) -> None:
         """Write text, pictures or audio that show how far the model is. Runs like `evaluate`."""
         ...
+
+
+@runtime_checkable
+class Splittable(Protocol):
+    """A task whose loss can be computed from parts of a micro-batch, so that each part needs less memory."""
+
+    def split(self, batch: Any, parts: int) -> list[tuple[Any, float]]:
+        """Cut a micro-batch into so many parts, or one a sample if it has fewer samples.
+
+        Args:
+            batch: as `Task.batch` made it, on the CPU.
+            parts: how many, 1 or more.
+
+        Returns:
+            Parts that `Task.loss` takes, each with its weight: the sum of the parts' losses by weight is the loss of
+            the whole, and so are their gradients, up to rounding. Different kinds of samples may be parts of their
+            own, which makes more parts.
+        """
+        ...
+
+
+@runtime_checkable
+class Recomputing(Protocol):
+    """A task that can do with less memory and the same result by computing activations twice.
+
+    Attributes:
+        checkpointing: whether `Task.loss` has its model do so; at first as its config says.
+    """
+
+    checkpointing: bool
