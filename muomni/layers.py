@@ -19,7 +19,14 @@ class RMSNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalise the last dimension of ``x`` ``[..., D]``."""
-        return F.rms_norm(x, (x.shape[-1],), self.weight, self.eps)
+        # Of one type with the weight, or a slow fallback computes it.
+        return F.rms_norm(x.to(self.weight.dtype), (x.shape[-1],), self.weight, self.eps)
+
+
+def narrow(x: Tensor) -> Tensor:
+    """Cast to autocast's precision once, where several layers read the same input and each would cast it for itself."""
+    device = x.device.type
+    return x.to(torch.get_autocast_dtype(device)) if torch.is_autocast_enabled(device) else x
 
 
 class Standardise(nn.Module):
@@ -170,9 +177,14 @@ class Attention(nn.Module):
     ) -> Tensor:
         """Attend over ``x`` and, with a cache, over what came before it; returns ``[B, T, D]``."""
         b, t, d = x.shape
+        x = narrow(x)
         q = self.query(x).view(b, t, self.heads, self.head_width).transpose(1, 2)  # [B, H, T, h]
         k = self.key(x).view(b, t, self.kv_heads, self.head_width).transpose(1, 2)  # [B, K, T, h]
         v = self.value(x).view(b, t, self.kv_heads, self.head_width).transpose(1, 2)
+        kind = q.dtype
+        if x.device.type == "cpu":
+            # The CPU's bf16 kernel is four to seven times slower than the fp32 one on short sequences (docs/log.md).
+            q, k, v = q.float(), k.float(), v.float()
         if rope is not None:
             q, k = rotate(q, *rope), rotate(k, *rope)
         past = 0
@@ -185,10 +197,6 @@ class Attention(nn.Module):
         if self.causal and past and t > 1:
             # SDPA's own causal mask starts at the first key, so a chunk after a prefill needs its mask spelled out.
             mask = torch.ones(t, past + t, dtype=torch.bool, device=x.device).tril(past)
-        kind = q.dtype
-        if x.device.type == "cpu":
-            # The CPU's bf16 kernel is four to seven times slower than the fp32 one on short sequences (docs/log.md).
-            q, k, v = q.float(), k.float(), v.float()
         y = F.scaled_dot_product_attention(
             q, k, v, attn_mask=mask, is_causal=self.causal and past == 0 and t > 1 and mask is None
         )
@@ -206,6 +214,7 @@ class SwiGLU(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """``[..., D]`` to ``[..., D]``."""
+        x = narrow(x)
         return self.down(F.silu(self.gate(x)) * self.up(x))
 
 

@@ -5,16 +5,12 @@ embeddings rather than token ids, since pictures and sounds enter as embeddings 
 """
 
 import torch
-import torch.nn.functional as F
 from pydantic import Field, model_validator
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from muomni.config import Section
 from muomni.layers import Block, KVCache, MoE, Stack, SwiGLU, initialise
-
-# Logits of one chunk of the loss: 16 M numbers, 64 MB in fp32, whatever the batch, context and vocabulary.
-CHUNK_LOGITS = 1 << 24
+from muomni.linear_cross_entropy import linear_cross_entropy
 
 
 class ThinkerConfig(Section):
@@ -102,8 +98,7 @@ class Thinker(nn.Module):
         """Mean cross-entropy in nats over the targets that count.
 
         The states of position t are scored against ``targets[t]``: the caller has shifted the targets, once.
-        Logits are made for a chunk of positions at a time and again in the backward pass, so that a batch x time x
-        vocabulary tensor never exists.
+        A batch x time x vocabulary tensor of logits never exists; see `muomni.linear_cross_entropy`.
 
         Args:
             states: ``[B, T, D]``.
@@ -112,20 +107,7 @@ class Thinker(nn.Module):
         keep = targets.reshape(-1) != -100
         flat = states.reshape(-1, states.shape[-1])[keep]  # [N, D]
         wanted = targets.reshape(-1)[keep]  # [N]
-        size = max(1, CHUNK_LOGITS // self.cfg.vocab_size)
-
-        def part(h: Tensor, t: Tensor) -> Tensor:
-            return F.cross_entropy(self.logits(h).float(), t, reduction="sum")
-
-        if len(wanted) <= size:
-            total = part(flat, wanted)
-        else:
-            total = torch.stack(
-                [
-                    checkpoint(part, h, t, use_reentrant=False)
-                    for h, t in zip(flat.split(size), wanted.split(size), strict=True)
-                ]
-            ).sum()
+        total = linear_cross_entropy(flat, self.head.weight, wanted)
         return total / max(1, len(wanted))
 
     def balance_loss(self) -> Tensor | None:

@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from small_models import THINKER, enlarge
 
-from muomni import thinker as thinker_file
+from muomni import linear_cross_entropy
 from muomni.config import parse
 from muomni.errors import UserError
 from muomni.layers import branch_positions
@@ -61,32 +61,65 @@ def test_right_padding_changes_nothing() -> None:
     torch.testing.assert_close(model(model.embed(tokens))[:1, :13], alone, atol=1e-5, rtol=1e-5)
 
 
-def test_chunked_loss_and_gradients_equal_plain_cross_entropy(monkeypatch: pytest.MonkeyPatch) -> None:
+def loss_and_gradients(model: Thinker, targets: torch.Tensor) -> list[torch.Tensor | None]:
+    """The loss, then every parameter's gradient."""
+    loss = model.loss(model(model.embed(ids(3, 11))), targets)
+    (3 * loss).backward()  # a factor, as where a loss is one of several
+    return [loss.detach(), *(p.grad for p in model.parameters())]
+
+
+@pytest.mark.parametrize("tied", [False, True])
+@pytest.mark.parametrize("chunk", [1 << 24, 5 * THINKER.vocab_size])  # 17 targets at once, or in chunks of 5
+def test_chunked_loss_and_gradients_equal_plain_cross_entropy(
+    monkeypatch: pytest.MonkeyPatch, chunk: int, tied: bool
+) -> None:
     targets = ids(3, 11, seed=1)
     targets[0, :5] = -100
     targets[2] = -100
-    found = {}
-    for name, limit in (("plain", 1 << 24), ("chunks", 5 * THINKER.vocab_size)):  # 17 targets in chunks of 5
-        monkeypatch.setattr(thinker_file, "CHUNK_LOGITS", limit)
-        model = make()
-        loss = model.loss(model(model.embed(ids(3, 11))), targets)
-        loss.backward()
-        found[name] = (loss, [p.grad for p in model.parameters()])
-    model = make()
+    monkeypatch.setattr(linear_cross_entropy, "CHUNK_LOGITS", chunk)
+    found = loss_and_gradients(make(tie_embeddings=tied), targets)
+    model = make(tie_embeddings=tied)
     logits = model.logits(model(model.embed(ids(3, 11))))
     wanted = F.cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=-100)
-    for loss, _ in found.values():
-        torch.testing.assert_close(loss, wanted)
-    for one, other in zip(found["plain"][1], found["chunks"][1], strict=True):
+    (3 * wanted).backward()
+    for one, other in zip(found, [wanted.detach(), *(p.grad for p in model.parameters())], strict=True):
         torch.testing.assert_close(one, other, atol=1e-6, rtol=1e-4)
+    with torch.no_grad():
+        model = make(tie_embeddings=tied)
+        torch.testing.assert_close(model.loss(model(model.embed(ids(3, 11))), targets), wanted.detach())
+
+
+def test_the_loss_of_an_impossible_target_is_finite() -> None:
+    """Its probability is zero in fp32, its logarithm is not."""
+    states, weight = torch.ones(1, 1, requires_grad=True), torch.tensor([[0.0], [500.0]])
+    total = linear_cross_entropy.linear_cross_entropy(states, weight, torch.tensor([0]))
+    total.backward()
+    assert float(total.detach()) == 500 and states.grad is not None and float(states.grad) == 500
+
+
+def test_under_autocast_the_loss_is_as_exact_as_its_products() -> None:
+    torch.manual_seed(0)
+    states, weight, targets = torch.randn(300, 32), torch.randn(500, 32) / 6, torch.randint(500, (300,))
+    found = []
+    for bf16 in (False, True):
+        h, w = states.clone().requires_grad_(), weight.clone().requires_grad_()
+        with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+            total = linear_cross_entropy.linear_cross_entropy(h, w, targets)
+        total.backward()
+        found.append((total.detach(), h.grad, w.grad))
+    torch.testing.assert_close(found[1][0], found[0][0], rtol=1e-3, atol=0)
+    for one, other in zip(found[0][1:], found[1][1:], strict=True):
+        assert one is not None and other is not None and other.dtype == torch.float32
+        assert float((one - other).norm() / one.norm()) < 0.01
 
 
 def test_chunks_never_hold_more_logits_than_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(thinker_file, "CHUNK_LOGITS", 4 * THINKER.vocab_size)
-    model, largest = make(), []
-    model.head.register_forward_hook(lambda module, args, out: largest.append(out.numel()))
-    model.loss(model(model.embed(ids(4, 30))), ids(4, 30)).backward()
-    assert max(largest) == 4 * THINKER.vocab_size
+    monkeypatch.setattr(linear_cross_entropy, "CHUNK_LOGITS", 4 * THINKER.vocab_size)
+    model = make()
+    with torch.profiler.profile(record_shapes=True) as recorded:
+        model.loss(model(model.embed(ids(4, 30))), ids(4, 30)).backward()
+    rows = [event.input_shapes[0][0] for event in recorded.events() if event.name == "aten::softmax"]
+    assert set(rows) == {4} and len(rows) == 30
 
 
 def test_loss_without_targets_is_zero_and_not_nan() -> None:

@@ -32,7 +32,7 @@ STAGES = {
 }
 
 # Their losses look at the whole batch at once, so parts of it, one after another, are not the same training.
-WHOLE = ("c-vision-encoder", "d-codec")
+WHOLE = ("c-vision-encoder", "d-codec", "d-vocoder")
 
 
 def used(params: Params) -> list[str]:

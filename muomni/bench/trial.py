@@ -24,6 +24,7 @@ from muomni.errors import UserError
 from muomni.params import Params, read_params
 from muomni.train.feed import Feed
 from muomni.train.loop import Training
+from muomni.train.memory import is_out_of_memory
 from muomni.train.report import Progress
 
 OUT_OF_MEMORY = 3  # exit code
@@ -133,6 +134,7 @@ def in_process(
         UserError: with what the process said, if it failed in another way.
     """
     command = [sys.executable, "-m", "muomni.bench.trial", str(params), stage, str(data), str(seconds), str(batch)]
+    command += ["--memory", str(memory_gb)] * (memory_gb is not None)
     done = subprocess.run([*command, *["--checkpointing"] * checkpointing], capture_output=True, text=True, check=False)
     if done.returncode in (OUT_OF_MEMORY, -9):  # the kernel kills with 9 what takes too much
         return None
@@ -163,7 +165,9 @@ def main() -> int:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    except (torch.OutOfMemoryError, MemoryError):
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
         return OUT_OF_MEMORY
     print(json.dumps(asdict(trial)))
     return 0
