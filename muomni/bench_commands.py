@@ -11,11 +11,12 @@ from pathlib import Path
 import psutil
 import torch
 
-from muomni.bench.bench import PARTS, measure
+from muomni.bench.bench import EXTRA, PARTS, measure
 from muomni.bench.planning import Planner, changes, compared
 from muomni.bench.planning import render as render_plan
 from muomni.bench.rehearsal import Rehearsal
 from muomni.bench.report import render
+from muomni.bench.scaling import draw
 from muomni.bench.tasks import STAGES, used
 from muomni.config import near
 from muomni.data.files import atomic_write_json
@@ -36,14 +37,17 @@ def chosen(args: argparse.Namespace) -> Path:
 def bench(args: argparse.Namespace) -> int:
     """Measure, print a table, and write JSON."""
     for part in args.only or []:
-        if part not in PARTS:
-            raise UserError(f"--only: no part '{part}'{near(part, list(PARTS))}; there are {', '.join(PARTS)}")
+        if part not in PARTS + EXTRA:
+            there = [*PARTS, *EXTRA]
+            raise UserError(f"--only: no part '{part}'{near(part, there)}; there are {', '.join(there)}")
     path = chosen(args)
     params = read_params(path)
     against = Path(args.against) if args.against else None
     parts = set(args.only or PARTS)
     found = measure(params, path, pick_device(params.device), against, parts, args.seconds, note)
     print(render(found))
+    if args.curves and "scaling" in found:
+        draw(found["scaling"], Path(args.curves))
     if args.json:
         atomic_write_json(Path(args.json), found)
     return 0

@@ -149,8 +149,12 @@ def add_measuring(commands: "argparse._SubParsersAction[Parser]") -> None:
         "--against", metavar="FOLDER", help="time the same shapes, in turn, with a checkout of the original micro-Omni"
     )
     bench.add_argument(
-        "--only", action="append", metavar="PART", help="components, memory, stages, generation, speech, reading"
+        "--only",
+        action="append",
+        metavar="PART",
+        help="components, memory, stages, generation, speech, reading; or scaling, which takes minutes more",
     )
+    bench.add_argument("--curves", metavar="FILE.png", help="draw the curves of scaling")
     bench.add_argument(
         "--seconds",
         type=number(float, 0.1, 600),

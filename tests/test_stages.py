@@ -9,14 +9,14 @@ from small_models import AUDIO, CODEC, GRIFFIN_LIM, MEL, OMNI, TALKER, VISION, s
 from stage_tasks import CPU, LOOP, TEXTS, aligned, make_data, omni_task, remade, talker_task
 
 from muomni.data.dialogues import Dialogue, Dialogues
-from muomni.data.pictures import box_weights
+from muomni.data.pictures import box_weights, moved, rest_weights
 from muomni.data.speech import load_recordings
 from muomni.errors import UserError
 from muomni.omni import Omni
 from muomni.thinker import Thinker
 from muomni.tokenizer import Tokenizer
 from muomni.train.b_audio_encoder import AudioStageConfig, AudioTask, fits
-from muomni.train.c_vision_encoder import VisionStageConfig, VisionTask, rest_weights, text_states
+from muomni.train.c_vision_encoder import VisionStageConfig, VisionTask, text_states
 from muomni.train.d_codec import CodecStageConfig, CodecTask
 from muomni.train.d_talker import TalkerTask
 from muomni.train.e_omni import OmniTask, Sample
@@ -34,6 +34,14 @@ from muomni.train.task import Task
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Mel, image and conversation shards of a few samples."""
     return make_data(tmp_path_factory.mktemp("shards"))
+
+
+def test_pictures_are_moved_as_by_a_window_over_repeated_edges() -> None:
+    images = torch.randint(256, (3, 3, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    moves = torch.tensor([[-2, 3], [0, 0], [3, -1]])
+    wide = torch.nn.functional.pad(images.float(), [3] * 4, mode="replicate").to(torch.uint8)
+    wanted = [w[:, 3 + y : 11 + y, 3 + x : 11 + x] for w, (y, x) in zip(wide, moves.tolist(), strict=True)]
+    assert torch.equal(moved(images, moves), torch.stack(wanted))
 
 
 def test_a_target_longer_than_its_frames_is_counted_and_left_out(data: Path) -> None:

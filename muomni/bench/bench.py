@@ -2,8 +2,6 @@
 
 import json
 import statistics
-import subprocess
-import sys
 import tempfile
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict
@@ -16,7 +14,10 @@ from muomni.bench.clock import interleave, ratio
 from muomni.bench.components import Case, component_cases, thinker_step
 from muomni.bench.machine import describe, limits
 from muomni.bench.other import Other
+from muomni.bench.point import Shape
+from muomni.bench.point import in_process as in_own_process
 from muomni.bench.rehearsal import Rehearsal
+from muomni.bench.scaling import curves
 from muomni.bench.serving import (
     TOKENS,
     first_answer,
@@ -31,14 +32,14 @@ from muomni.bench.tasks import STAGES, settings, used
 from muomni.bench.trial import in_process
 from muomni.data.files import read_jsonl
 from muomni.device import Device
-from muomni.errors import UserError
-from muomni.params import Params
+from muomni.params import Params, read_params
 from muomni.thinker import Thinker
 from muomni.tokenizer import Tokenizer
 
 ORIGINAL = (32, 512, 32_000)  # batch, tokens, vocabulary: what the original's text stage takes by default
 CORPUS, TOKENIZER = Path("data/corpus/text/valid.jsonl"), Path("data/tokenizer")
 PARTS = ("components", "memory", "stages", "generation", "speech", "reading")
+EXTRA = ("scaling",)  # only where it is asked for: it takes minutes
 
 
 def compare(ours: Mapping[str, Case], theirs: Mapping[str, Case], seconds: float) -> dict[str, dict[str, Any]]:
@@ -98,19 +99,13 @@ def documents(p: Params, device: Device, other: Other, tokenizer: Path, seconds:
 
 def memory(params: Path, against: Path | None) -> dict[str, Any]:
     """Peak memory of a step of the text stage at the original's default batch, each in a process of its own."""
-    found: dict[str, float] = {}
-    for name, path in (("ours", None), ("theirs", against)):
-        if name == "theirs" and path is None:
-            continue
-        command = [sys.executable, "-m", "muomni.bench.text_memory", str(params)]
-        done = subprocess.run([*command, *([str(path)] if path else [])], capture_output=True, text=True, check=False)
-        if done.returncode:
-            raise UserError(f"bench: the text stage's memory could not be measured: {done.stderr.strip()[-300:]}")
-        found[name] = float(done.stdout)
-    entry: dict[str, Any] = {"peak_mb": found["ours"]}
-    if "theirs" in found:
-        entry |= {"other_mb": found["theirs"], "against": found["ours"] / found["theirs"]}
     batch, length, vocabulary = ORIGINAL
+    cfg = read_params(params).thinker
+    shape = Shape(batch, length, vocabulary, cfg.d_model, cfg.n_layers)
+    entry: dict[str, Any] = {"peak_mb": in_own_process(params, shape).peak_mb}
+    if against:
+        other = in_own_process(params, shape, against).peak_mb
+        entry |= {"other_mb": other, "against": entry["peak_mb"] / other}
     return {f"memory of a Thinker step, {batch} x {length}, vocabulary {vocabulary:,}": entry}
 
 
@@ -159,7 +154,7 @@ def measure(
         params: its file.
         device: where.
         against: another checkout.
-        parts: some of `PARTS`.
+        parts: some of `PARTS` and `EXTRA`.
         seconds: for each figure, about.
         tell: is told what comes next.
 
@@ -180,6 +175,8 @@ def measure(
     if "memory" in parts:
         tell("memory of the text stage")
         found["memory"] = memory(params, against)
+    if "scaling" in parts:
+        found["scaling"] = curves(params, seconds, tell)
     with tempfile.TemporaryDirectory(prefix="muomni-bench-") as folder:
         if parts & {"stages", "generation", "speech", "reading"}:
             tell("data to rehearse with")

@@ -195,12 +195,12 @@ def render(plans: list[StagePlan], budget_mb: float, price: float | None) -> str
         peak = f"{plan.peak_mb:,.0f}" + ("" if plan.fits else " (too much)")
         rate = f"{plan.rate:,.0f} {plan.unit}/s" if plan.rate >= 10 else f"{plan.rate:.2g} {plan.unit}/s"
         cells = [plan.stage, batch, "yes" if plan.checkpointing else "no", peak, rate, f"{plan.steps:,}"]
-        cells += [f"{plan.hours:.2f}", plan.limit]
+        cells += [f"{plan.hours:.3g}", plan.limit]
         if price is not None:
             cells.append(f"{plan.hours * price:.2f}")
         rows.append(cells)
     hours = sum(plan.hours for plan in plans)
-    total = ["together", "", "", f"{max(plan.peak_mb for plan in plans):,.0f}", "", "", f"{hours:.2f}", ""]
+    total = ["together", "", "", f"{max(plan.peak_mb for plan in plans):,.0f}", "", "", f"{hours:.3g}", ""]
     if price is not None:
         total.append(f"{hours * price:.2f}")
         head.append("Cost")

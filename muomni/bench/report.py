@@ -21,6 +21,11 @@ def rows_of(found: dict[str, Any]) -> list[tuple[str, str, str, str, str]]:
         rows.append((name, rate, share(entry.get("of_limit")), share(entry.get("against")), ""))
     for name, entry in found.get("memory", {}).items():
         rows.append((name, "", "", share(entry.get("against")), f"{entry['peak_mb']:,.0f} MB"))
+    for axis, points in found.get("scaling", {}).items():
+        for point in points:
+            rows.append(
+                (f"step, {axis} {point['value']:,}", f"{point['seconds']:.3g} s", "", "", f"{point['peak_mb']:,.0f} MB")
+            )
     for name, entry in found.get("stages", {}).items():
         rate = f"{quantity(entry['rate'])} {entry['unit']}/s, waits {100 * entry['waiting']:.0f} %"
         rows.append((f"stage {name}", rate, "", "", f"{entry['peak_mb']:,.0f} MB"))

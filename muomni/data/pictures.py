@@ -64,7 +64,7 @@ def box_weights(boxes: Tensor, side: int) -> Tensor:
     Returns:
         ``[N, side * side]`` float, row by row, each row summing to 1.
     """
-    edges = torch.arange(side + 1) / side
+    edges = torch.arange(side + 1, device=boxes.device) / side
 
     def overlap(low: Tensor, high: Tensor) -> Tensor:
         return (torch.minimum(high[:, None], edges[1:]) - torch.maximum(low[:, None], edges[:-1])).clamp_min(0)
@@ -72,3 +72,37 @@ def box_weights(boxes: Tensor, side: int) -> Tensor:
     columns, rows = overlap(boxes[:, 0], boxes[:, 2]), overlap(boxes[:, 1], boxes[:, 3])
     weights = (rows[:, :, None] * columns[:, None, :]).flatten(1)
     return weights / weights.sum(1, keepdim=True).clamp_min(1e-6)
+
+
+def rest_weights(boxes: Tensor, owner: Tensor, pictures: int, side: int) -> Tensor:
+    """How much each patch belongs to a picture's background: the share of it that no box covers.
+
+    Args:
+        boxes: ``[N, 4]`` of all pictures' objects, x0, y0, x1, y1 from 0 to 1.
+        owner: ``[N]``, the picture of each.
+        pictures: B.
+        side: patches on a side.
+
+    Returns:
+        ``[B, side * side]``, 0 to 1. Every patch counts a little: a drawing seldom fills its box.
+    """
+    area = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1]) * side**2  # in patches
+    covered = torch.zeros(pictures, side**2, device=boxes.device)
+    covered.index_add_(0, owner, box_weights(boxes, side) * area[:, None])
+    return (1 - covered).clamp_min(0.02)
+
+
+def moved(images: Tensor, moves: Tensor) -> Tensor:
+    """Move pictures; what comes in at an edge repeats it.
+
+    Args:
+        images: ``[B, C, S, S]``.
+        moves: ``[B, 2]`` int64, pixels down and to the right that the window moves over each picture.
+
+    Returns:
+        ``[B, C, S, S]``.
+    """
+    places = torch.arange(images.shape[-1], device=images.device)
+    rows, columns = ((moves[:, axis, None] + places).clamp(0, len(places) - 1) for axis in (0, 1))  # [B, S]
+    picture = torch.arange(len(images), device=images.device)[:, None, None]
+    return images.transpose(1, 3)[picture, columns[:, :, None], rows[:, None]].transpose(1, 3)

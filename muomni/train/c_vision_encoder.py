@@ -16,7 +16,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from muomni.data.batches import pad
-from muomni.data.pictures import Picture, box_weights, load_pictures
+from muomni.data.pictures import Picture, box_weights, load_pictures, moved, rest_weights
 from muomni.errors import UserError
 from muomni.layers import Whiten
 from muomni.thinker import Thinker
@@ -78,24 +78,6 @@ def text_states(thinker: Thinker, tokenizer: Tokenizer, texts: Sequence[str]) ->
     return found
 
 
-def rest_weights(boxes: Tensor, owner: Tensor, pictures: int, side: int) -> Tensor:
-    """How much each patch belongs to a picture's background: the share of it that no box covers.
-
-    Args:
-        boxes: ``[N, 4]`` of all pictures' objects, x0, y0, x1, y1 from 0 to 1.
-        owner: ``[N]``, the picture of each.
-        pictures: B.
-        side: patches on a side.
-
-    Returns:
-        ``[B, side * side]``, 0 to 1. Every patch counts a little: a drawing seldom fills its box.
-    """
-    area = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1]) * side**2  # in patches
-    covered = torch.zeros(pictures, side**2)
-    covered.index_add_(0, owner, box_weights(boxes, side) * area[:, None])
-    return (1 - covered).clamp_min(0.02)
-
-
 def phrase(name: str) -> str:
     """A name as the text tower reads it: ``a dog``."""
     return f"{'an' if name[0] in 'aeiou' else 'a'} {name}"
@@ -144,39 +126,50 @@ class VisionTask:
         return self._order[1]
 
     def batch(self, step: int, micro: int, rng: torch.Generator) -> dict[str, Tensor]:
-        """Pictures moved a little and with other colours, their captions, and their objects."""
+        """Pictures with how to move and colour them (see `pixels`), their captions, and their objects."""
         size, total = self.cfg.batch_size, len(self.train)
         first = self.cfg.number(step, micro) * size
         picks = [int(self.order(i // total)[i % total]) for i in range(first, first + size)]
         rows = [self.train[i] for i in picks]
         batch = self.collate(rows)
-        images, side = batch["images"], batch["images"].shape[-1]
         if self.cfg.shift:
-            wide = F.pad(images, [self.cfg.shift] * 4, mode="replicate")
-            moves = torch.randint(2 * self.cfg.shift + 1, (size, 2), generator=rng).tolist()
-            images = torch.stack([w[:, y : y + side, x : x + side] for w, (y, x) in zip(wide, moves, strict=True)])
+            moves = torch.randint(2 * self.cfg.shift + 1, (size, 2), generator=rng) - self.cfg.shift
             # The object goes the other way than the window.
-            offset = (self.cfg.shift - torch.tensor(moves).flip(1).float()) / side  # [B, 2] x, y
-            moved = (batch["boxes"] + offset[batch["owner"]].repeat(1, 2)).clamp(0, 1)
-            batch["boxes"] = moved
-        gain = 1 + self.cfg.colour * (2 * torch.rand(size, 3, 1, 1, generator=rng) - 1)
-        contrast = 1 + self.cfg.colour * (2 * torch.rand(size, 1, 1, 1, generator=rng) - 1)
-        batch["images"] = (((images - 0.5) * contrast + 0.5) * gain).clamp(0, 1)
+            offset = -moves.flip(1).float() / batch["images"].shape[-1]  # [B, 2] x, y
+            batch["boxes"] = (batch["boxes"] + offset[batch["owner"]].repeat(1, 2)).clamp(0, 1)
+            batch["moves"] = moves
+        batch["gain"] = 1 + self.cfg.colour * (2 * torch.rand(size, 3, 1, 1, generator=rng) - 1)
+        batch["contrast"] = 1 + self.cfg.colour * (2 * torch.rand(size, 1, 1, 1, generator=rng) - 1)
         return batch
+
+    def pixels(self, batch: dict[str, Tensor]) -> Tensor:
+        """The pictures of a batch as the encoder takes them, ``[B, 3, S, S]`` from 0 to 1.
+
+        Those of a training batch are moved and get their colours here, on the device: bytes are quicker to bring there.
+        """
+        images = batch["images"]
+        if "moves" in batch:
+            images = moved(images, batch["moves"])
+        images = images.float() / 255
+        if "gain" in batch:
+            images = (((images - 0.5) * batch["contrast"] + 0.5) * batch["gain"]).clamp(0, 1)
+        return images
 
     def collate(self, rows: Sequence[Picture]) -> dict[str, Tensor]:
         """Pictures, numbers of captions and backgrounds, boxes and names of objects.
 
         Returns:
-            ``images`` ``[B, 3, S, S]``; ``captions`` and ``backgrounds`` ``[B]``, -100 for none; ``boxes`` ``[N, 4]``,
-            ``names`` and ``owner`` ``[N]``.
+            ``images`` ``[B, 3, S, S]`` uint8; ``captions`` and ``backgrounds`` ``[B]``, -100 for none; ``texts``
+            ``[B, Dt]``, the Thinker's states of the captions; ``boxes`` ``[N, 4]``, ``names`` and ``owner`` ``[N]``.
         """
         number = {name: i for i, name in enumerate(self.names)}
         background = {name: i for i, name in enumerate(self.backgrounds)}
         objects = [(row, o) for row, p in enumerate(rows) for o in p.objects if o["name"] in number]
+        captions = torch.tensor([self.caption_index[p.caption] for p in rows])
         return {
-            "images": torch.stack([p.pixels for p in rows]).float() / 255,
-            "captions": torch.tensor([self.caption_index[p.caption] for p in rows]),
+            "images": torch.stack([p.pixels for p in rows]),
+            "captions": captions,
+            "texts": self.caption_states[captions],
             "backgrounds": torch.tensor([background.get(p.background or "", -100) for p in rows]),
             "boxes": torch.tensor([o["box"] for _, o in objects], dtype=torch.float32).reshape(-1, 4),
             "names": torch.tensor([number[o["name"]] for _, o in objects], dtype=torch.int64),
@@ -193,13 +186,13 @@ class VisionTask:
 
     def object_logits(self, patches: Tensor, batch: dict[str, Tensor], labels: Tensor) -> Tensor:
         """Every object, all patches under its box together, against every name, ``[N, names]``."""
-        weights = box_weights(batch["boxes"].cpu(), self.encoder.side).to(patches)
+        weights = box_weights(batch["boxes"], self.encoder.side).to(patches)
         pooled = torch.einsum("np,npd->nd", weights, patches[batch["owner"]])
         return self.scores(pooled, labels[: len(self.names)])
 
     def background_logits(self, patches: Tensor, batch: dict[str, Tensor], labels: Tensor) -> Tensor:
         """Every picture's background, all patches outside boxes together, against every colour, ``[B, colours]``."""
-        weights = rest_weights(batch["boxes"].cpu(), batch["owner"].cpu(), len(patches), self.encoder.side).to(patches)
+        weights = rest_weights(batch["boxes"], batch["owner"], len(patches), self.encoder.side).to(patches)
         pooled = torch.einsum("bp,bpd->bd", weights / weights.sum(1, keepdim=True), patches)
         return self.scores(pooled, labels[len(self.names) :])
 
@@ -212,12 +205,12 @@ class VisionTask:
         """
         log_probs = self.scores(patches, labels).float().log_softmax(-1)  # [B, P, L]
         device = log_probs.device
-        weights = box_weights(batch["boxes"].cpu(), self.encoder.side).to(device)  # [N, P]
+        weights = box_weights(batch["boxes"], self.encoder.side).to(device)  # [N, P]
         under = log_probs[batch["owner"]]  # [N, P, L]
         named = under.gather(2, batch["names"][:, None, None].expand(-1, under.shape[1], 1))[..., 0]
         loss = -(weights * named).sum() / max(1, len(named))
         right = (weights * (under.argmax(-1) == batch["names"][:, None])).sum() / max(1, len(named))
-        rest = rest_weights(batch["boxes"].cpu(), batch["owner"].cpu(), len(patches), self.encoder.side).to(device)
+        rest = rest_weights(batch["boxes"], batch["owner"], len(patches), self.encoder.side).to(device)
         rest = rest * (batch["backgrounds"] >= 0)[:, None]
         colour = len(self.names) + batch["backgrounds"].clamp_min(0)
         named = log_probs.gather(2, colour[:, None, None].expand(-1, log_probs.shape[1], 1))[..., 0]
@@ -225,9 +218,8 @@ class VisionTask:
 
     def loss(self, batch: dict[str, Tensor], step: int) -> tuple[Tensor, dict[str, float | Tensor]]:
         """Symmetric contrastive loss of pictures and captions; cross-entropy of objects, backgrounds and patches."""
-        cls, patches = self.encoder(batch["images"], self.checkpointing)
-        device = cls.device
-        texts = self.heads.texts(self.caption_states[batch["captions"].cpu()].to(device))  # [B, E]
+        cls, patches = self.encoder(self.pixels(batch), self.checkpointing)
+        texts = self.heads.texts(batch["texts"])  # [B, E]
         logits = self.heads.pictures(cls) @ texts.T * self.heads.scale[0].exp().clamp_max(100)  # [B, B]
         # Equal captions of a batch are all right answers.
         same = (batch["captions"][:, None] == batch["captions"][None]).float()
@@ -261,7 +253,7 @@ class VisionTask:
         for at in range(0, len(rows), 64):
             part = rows[at : at + 64]
             batch = {key: value.to(device) for key, value in self.collate(part).items()}
-            cls, patches = self.encoder(batch["images"])
+            cls, patches = self.encoder(self.pixels(batch))
             vectors = self.heads.pictures(cls)
             cls_all.append(vectors)
             guesses = self.object_logits(patches, batch, labels).argmax(1)
@@ -301,7 +293,7 @@ class VisionTask:
         rows = self.valid[:8]
         device = self.encoder.patch.weight.device
         batch = {key: value.to(device) for key, value in self.collate(rows).items()}
-        _, patches = self.encoder(batch["images"])
+        _, patches = self.encoder(self.pixels(batch))
         guesses = self.object_logits(patches, batch, self.labels()).argmax(1)
         lines = []
         for row, picture in enumerate(rows):
