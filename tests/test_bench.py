@@ -7,16 +7,20 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 
 from muomni.bench.clock import interleave, peak_mb, ratio
 from muomni.bench.components import component_cases, thinker_step
 from muomni.bench.planning import Planner, StagePlan, changes, halves, line, render
+from muomni.bench.point import Shape, in_process
 from muomni.bench.rehearsal import Rehearsal
+from muomni.bench.scaling import draw
 from muomni.bench.serving import read_bytes
 from muomni.bench.tasks import STAGES, build, settings, used, with_settings
 from muomni.bench.trial import Trial
 from muomni.cli import main
 from muomni.device import pick_device
+from muomni.errors import UserError
 from muomni.params import Params, read_params
 from muomni.thinker import Thinker
 
@@ -158,6 +162,19 @@ def test_bench_writes_what_it_prints(tmp_path: Path, capsys: pytest.CaptureFixtu
     rate = found["generation"]["1 x 256 tokens"]["rate"]
     assert rate > 0 and f"{rate:,.0f} tokens/s" in out and "components" not in found
     assert statistics.median([found["reading"]["log-mel"]["rate"]]) > 1
+
+
+def test_a_point_of_the_curves_is_measured_in_a_process_of_its_own() -> None:
+    small, large = (in_process(SMOKE, Shape(batch, 64, 512, 64, 2)) for batch in (1, 256))
+    assert large.peak_mb > small.peak_mb > 0 and large.seconds > small.seconds > 0
+    with pytest.raises(UserError, match="could not be measured.*no package 'omni'"):
+        in_process(SMOKE, Shape(1, 16, 512, 64, 1), checkout=Path("docs"))
+
+
+def test_curves_are_drawn(tmp_path: Path) -> None:
+    points = [{"value": 1, "seconds": 0.1, "peak_mb": 5.0}, {"value": 2, "seconds": 0.2, "peak_mb": 9.0}]
+    draw({"batch": points, "layers": points}, tmp_path / "curves.png")
+    assert Image.open(tmp_path / "curves.png").width > 400
 
 
 def test_bad_arguments_are_told(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
