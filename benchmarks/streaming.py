@@ -17,6 +17,7 @@ import psutil
 import torch
 
 from muomni.data.utterances import read_utterances
+from muomni.decoder import Decoder
 from muomni.evaluate.judge import find_judge
 from muomni.evaluate.speech import judged
 from muomni.generate import AudioEvent, Session, TextEvent, say
@@ -61,8 +62,9 @@ def main() -> None:
         torch.manual_seed(options.seed)
         model = Omni(read_shapes(f"profiles/{options.profile}.yaml")[0]).eval()
         model.talker.advance.bias.data.fill_(-1.5)  # goes on after some frames, as a trained one does
-        logits = model.thinker.logits  # all of them are computed, and those that the tokenizer knows are used
-        model.thinker.logits = lambda state: logits(state)[..., : tokenizer.vocab_size]  # type: ignore[method-assign]
+    decoder = Decoder(model.thinker)
+    logits = decoder.logits  # all of them are computed, and those that the tokenizer knows are used
+    decoder.logits = lambda state: logits(state)[..., : tokenizer.vocab_size]  # type: ignore[method-assign]
     rate, judge = model.cfg.mel.sample_rate, None if options.profile else find_judge("auto")
     rows = [r["text"] for r in read_utterances(options.corpus) if r["split"] == "test" and r["speaker"] == "hibari"]
     random.Random(options.seed).shuffle(rows)
@@ -86,7 +88,7 @@ def main() -> None:
                 heard[name].append(judge.hear(wave))
         differences.append(float((mels["whole"] - mels["streamed"]).abs().mean()))
         first = 0.0
-        for event in Session(model, tokenizer).ask(read_aloud(text), speak=True, stream=True):
+        for event in Session(model, tokenizer, decoder=decoder).ask(read_aloud(text), speak=True, stream=True):
             if isinstance(event, TextEvent) and not first:
                 first = time.perf_counter()
             if isinstance(event, AudioEvent):

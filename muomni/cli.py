@@ -121,6 +121,16 @@ def add_speaker(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_weights(parser: argparse.ArgumentParser) -> None:
+    """How the weights are kept that an answer is written with."""
+    parser.add_argument(
+        "--weights",
+        choices=("fp32", "bf16", "int8"),
+        default="fp32",
+        help="of the Thinker while it writes; int8 is faster on a CPU (default: %(default)s)",
+    )
+
+
 def add_drawing(parser: argparse.ArgumentParser) -> None:
     """Which sentences are drawn, and where what was found goes."""
     parser.add_argument(
@@ -211,10 +221,12 @@ def make_parser() -> Parser:
     )
     add_voice(chat)
     add_seed(chat)
+    add_weights(chat)
     add_model_options(chat)
 
     transcribe = commands.add_parser("transcribe", help="write down what is said in a recording")
     transcribe.add_argument("file", metavar="FILE", help="WAV, FLAC, MP3 or another recording")
+    add_weights(transcribe)
     add_model_options(transcribe)
 
     say = commands.add_parser("say", help="read a text aloud")

@@ -4,9 +4,11 @@ Each picture and recording is encoded once, when it comes in. At every question 
 out, the context budget decides what of it fits, and fusion puts the encoders' states in their places.
 """
 
+import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -41,13 +43,26 @@ class Encoded:
     states: Tensor
     cut: int = 0
 
+    @cached_property
+    def digest(self) -> bytes:
+        """Hash of the states: equal for equal content, whatever object holds it."""
+        return hashlib.sha256(self.states.float().cpu().contiguous().numpy().tobytes()).digest()
+
 
 @dataclass(frozen=True)
 class Prompt:
-    """What the Thinker reads, ``x`` ``[1, T, D]``, and how it came to fit."""
+    """What the Thinker reads.
+
+    Attributes:
+        x: embeddings ``[1, T, D]``.
+        plan: how it came to fit.
+        keys: what stands at each position, T: a token's id, or a picture's or recording's digest and which of its
+            states. Where two prompts begin with the same keys, the Thinker reads the same.
+    """
 
     x: Tensor
     plan: Plan
+    keys: list[Hashable]
 
 
 class Conversation:
@@ -144,14 +159,18 @@ class Conversation:
         kept = [segment for segments in rendered[first // 2 :] for segment in segments]
         room = [size for turn in sizes for size in turn]
         states: dict[str, list[Tensor]] = {"image": [], "audio": []}
+        keys: list[Hashable] = []
         for segment, size in zip(kept, room, strict=True):
-            if segment.kind != "text":
+            if segment.kind == "text":
+                keys += segment.value
+            else:
+                keys += [(segment.kind, segment.value.digest, number) for number in range(size)]
                 states[segment.kind].append(segment.value.states[:size])
                 plan.dropped_audio += segment.value.cut
         media = [size for segment, size in zip(kept, room, strict=True) if segment.kind != "text"]
         ids = torch.tensor([lay_out(kept, self.tokenizer, media).ids], device=self.device)
         joined = {kind: torch.cat(parts) if parts else None for kind, parts in states.items()}
-        return Prompt(fuse(self.model, ids, self.tokenizer, joined["image"], joined["audio"]), plan)
+        return Prompt(fuse(self.model, ids, self.tokenizer, joined["image"], joined["audio"]), plan, keys)
 
 
 def size_of(segment: Segment) -> int:

@@ -1,15 +1,18 @@
 """Asking the model: a session that streams text and speech, dictation, and reading aloud."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Hashable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from muomni.conversation import Conversation, Picture, Recording
+from muomni.conversation import Conversation, Picture, Prompt, Recording
+from muomni.decoder import Cache, Decoder
 from muomni.errors import UserError
 from muomni.fusion import Plan, lay_out
+from muomni.matrix import Weights
 from muomni.omni import Omni
 from muomni.prompts import DICTATION, read_aloud
 from muomni.sampling import Sampling, answer_tokens
@@ -88,23 +91,57 @@ class TextStream:
 class Session:
     """A conversation with the model.
 
+    A question's prompt begins with what was read before: the earlier questions, with their pictures and recordings,
+    and answers. The Thinker's keys and values of those positions are kept, so that it reads only what is new.
+
     Args:
-        model: in eval mode.
+        model: in eval mode; it must not learn on meanwhile.
         tokenizer: the one it was trained with.
+        weights: what the Thinker writes with.
+        decoder: its weights laid out already, for many sessions with one model; in the place of `weights`.
 
     Attributes:
         conversation: what was asked and answered so far.
+        reused: positions of the last prompt that did not have to be read again.
     """
 
-    def __init__(self, model: Omni, tokenizer: Tokenizer) -> None:
+    def __init__(
+        self, model: Omni, tokenizer: Tokenizer, weights: Weights = "fp32", decoder: Decoder | None = None
+    ) -> None:
         self.model, self.tokenizer = model, tokenizer
+        self.decoder = decoder or Decoder(model.thinker, weights)
         self.conversation = Conversation(model, tokenizer)
+        self.reused = 0
+        self._read: tuple[Cache, list[Hashable]] | None = None  # what the Thinker has read, and what it keeps of it
         self._said: tuple[list[int], Tensor] = ([], torch.empty(0))  # the last answer's tokens and states
 
     def reset(self) -> None:
         """Forget the conversation."""
         self.conversation.exchanges.clear()
+        self._read = None
         self._said = ([], torch.empty(0))
+
+    def _write(
+        self, prompt: Prompt, stop: set[int], limit: int, sampling: Sampling, rng: torch.Generator
+    ) -> Generator[tuple[int, Tensor], None, None]:
+        """`answer_tokens`, with what the prompt shares with the last one not read again."""
+        cache, keys = self._read or (self.decoder.new_cache(1, self.model.cfg.thinker.context), [])
+        self._read = None  # another answer that begins before this one ends gets a cache of its own
+        shared = 0
+        for old, new in zip(keys, prompt.keys[:-1], strict=False):  # the last is read for the state that answers
+            if old != new:
+                break
+            shared += 1
+        cache.lengths, self.reused, keys = [shared], shared, list(prompt.keys)
+        banned = self.tokenizer.controls - stop
+        try:
+            for token, state in answer_tokens(
+                self.decoder, prompt.x[:, shared:], stop, limit, sampling, rng, banned, cache
+            ):
+                keys.append(token)
+                yield token, state
+        finally:  # also if nobody wants the rest of the answer
+            self._read = cache, keys[: cache.lengths[0]]
 
     @torch.no_grad()
     def ask(
@@ -165,16 +202,16 @@ class Session:
 
         rng = torch.Generator().manual_seed(seed)
         limit = min(max_tokens, prompt.plan.answer)
-        banned = tokenizer.controls - stop
-        for token, state in answer_tokens(model.thinker, prompt.x, stop, limit, sampling, rng, banned):
-            if token in stop:
-                ended = True
-                break
-            states.append(state)
-            if piece := written.push(token):
-                yield TextEvent(piece)
-            if live:
-                yield from heard(live.more(written.ids, states))
+        with closing(self._write(prompt, stop, limit, sampling, rng)) as tokens:
+            for token, state in tokens:
+                if token in stop:
+                    ended = True
+                    break
+                states.append(state)
+                if piece := written.push(token):
+                    yield TextEvent(piece)
+                if live:
+                    yield from heard(live.more(written.ids, states))
         if piece := written.finish():
             yield TextEvent(piece)
         said = tokenizer.decode(written.ids)
@@ -210,13 +247,15 @@ def last(events: Iterator[Event]) -> Answer:
     raise RuntimeError("the events ended without an answer")
 
 
-def transcribe(model: Omni, tokenizer: Tokenizer, recording: Recording, max_tokens: int = 128) -> Answer:
+def transcribe(
+    model: Omni, tokenizer: Tokenizer, recording: Recording, max_tokens: int = 128, weights: Weights = "fp32"
+) -> Answer:
     """Write down what is said in a recording: the task of dictation.
 
     Raises:
         UserError: if it is a file that cannot be read.
     """
-    return last(Session(model, tokenizer).ask(DICTATION, audio=[recording], max_tokens=max_tokens))
+    return last(Session(model, tokenizer, weights).ask(DICTATION, audio=[recording], max_tokens=max_tokens))
 
 
 @torch.no_grad()

@@ -122,7 +122,7 @@ def chat(args: argparse.Namespace) -> int:
         raise UserError("--audio-out: there is no question; give --text, --image, --video or --audio-in")
     target = check_output(args.audio_out) if args.audio_out else None
     model, tokenizer = load(args)
-    session = Session(model, tokenizer)
+    session = Session(model, tokenizer, args.weights)
     if alone:
         return converse(session, args)
     rate = model.cfg.mel.sample_rate
@@ -257,7 +257,7 @@ def unquote(path: str) -> str:
 def transcribe_file(args: argparse.Namespace) -> int:
     """Print what is said in a recording."""
     model, tokenizer = load(args)
-    answer = transcribe(model, tokenizer, args.file)
+    answer = transcribe(model, tokenizer, args.file, weights=args.weights)
     note(str(answer.plan))
     print(answer.text)
     return 0

@@ -1,12 +1,14 @@
-"""Choosing the next token, and the loop that turns a prompt into an answer."""
+"""Choosing the next token, and the loops that turn prompts into answers."""
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
 
 import torch
 from pydantic import Field
 from torch import Tensor
 
 from muomni.config import Section
+from muomni.decoder import Cache, Decoder
 from muomni.thinker import Thinker
 
 
@@ -21,7 +23,8 @@ class Sampling(Section):
 def choose(logits: Tensor, sampling: Sampling, rng: torch.Generator) -> int:
     """Draw a token from logits ``[V]``: temperature, then top-k, then nucleus (Holtzman et al., 2019)."""
     if sampling.temperature == 0:
-        return int(logits.argmax())
+        # NumPy's argmax is vectorised, PyTorch's takes as long as many layers; both give the first of equals.
+        return int(logits.detach().float().numpy().argmax() if logits.device.type == "cpu" else logits.argmax())
     logits = logits.float().cpu() / sampling.temperature
     if 0 < sampling.top_k < len(logits):
         logits = logits.masked_fill(logits < logits.topk(sampling.top_k).values[-1], -torch.inf)
@@ -31,40 +34,112 @@ def choose(logits: Tensor, sampling: Sampling, rng: torch.Generator) -> int:
     return int(order[torch.multinomial(probability, 1, generator=rng)])
 
 
+def laid_out(thinker: Thinker | Decoder) -> Decoder:
+    """A model's weights as they are read to write; those that are laid out already stay so."""
+    return thinker if isinstance(thinker, Decoder) else Decoder(thinker)
+
+
 @torch.no_grad()
 def answer_tokens(
-    thinker: Thinker,
+    thinker: Thinker | Decoder,
     prompt: Tensor,
     stop: Collection[int],
     limit: int,
     sampling: Sampling,
     rng: torch.Generator,
     banned: Collection[int] = (),
+    cache: Cache | None = None,
 ) -> Iterator[tuple[int, Tensor]]:
     """Continue a prompt, token by token, with a key/value cache.
 
     Args:
-        thinker: the model.
+        thinker: the model; a `Decoder` of it, which holds the weights in any precision, saves laying them out anew.
         prompt: embeddings ``[1, T, D]``.
         stop: ids that end the answer; the one that did is given too.
         limit: tokens at most.
         sampling: how tokens are drawn.
         rng: source of the draws, on the CPU.
         banned: ids that are never drawn.
+        cache: what stands before the prompt, and takes the prompt and the answer; by default a new one.
 
     Yields:
         Each token's id and the Thinker's state ``[D]`` after reading it.
     """
-    limit = min(limit, thinker.cfg.context - prompt.shape[1])
-    cache = thinker.new_cache(1, prompt.shape[1] + max(0, limit))
-    state = thinker(prompt, cache)[0, -1]
+    decoder, before = laid_out(thinker), cache.lengths[0] if cache else 0
+    limit = min(limit, (cache.positions if cache else decoder.cfg.context) - before - prompt.shape[1])
+    cache = cache or decoder.new_cache(1, prompt.shape[1] + max(0, limit))
+    state = decoder.read(prompt, cache)[:, -1]  # [1, D]
     forbidden = torch.tensor(sorted(banned), dtype=torch.int64, device=prompt.device)
     for _ in range(limit):
-        logits = thinker.logits(state)
-        logits[forbidden] = -torch.inf
+        logits = decoder.logits(state)[0].index_fill(0, forbidden, -torch.inf)
         token = choose(logits, sampling, rng)
-        ids = torch.tensor([[token]], device=prompt.device)
-        state = thinker(thinker.embed(ids), cache)[0, -1]
-        yield token, state
+        state = decoder.step([token], cache)
+        yield token, state[0].clone()  # outside of inference mode: a tensor like any other
         if token in stop:
             return
+
+
+@dataclass(frozen=True, eq=False)
+class Request:
+    """One of several prompts that are continued together; as the arguments of `answer_tokens`.
+
+    Attributes:
+        prompt: embeddings ``[T, D]``.
+    """
+
+    prompt: Tensor
+    stop: Collection[int]
+    limit: int
+    sampling: Sampling
+    rng: torch.Generator
+    banned: Collection[int] = ()
+
+
+@torch.no_grad()
+def answer_batch(thinker: Thinker | Decoder, requests: Sequence[Request]) -> Iterator[tuple[int, int, Tensor]]:
+    """Continue prompts of any lengths together: the weights are read once for all of them.
+
+    Each row is padded on the right and goes on at its own position. When a quarter of the rows have ended, they are
+    taken out.
+
+    Args:
+        thinker: as for `answer_tokens`.
+        requests: the prompts, each with its own stop, limit, sampling and source of draws.
+
+    Yields:
+        The request's index, a token's id, and the Thinker's state ``[D]`` after reading it; for all that go on in
+        turn.
+    """
+    decoder = laid_out(thinker)
+    lengths = [len(request.prompt) for request in requests]
+    left = [min(r.limit, decoder.cfg.context - length) for r, length in zip(requests, lengths, strict=True)]
+    rows = [index for index, count in enumerate(left) if count > 0]  # the request of each row
+    if not rows:
+        return
+    cache = decoder.new_cache(len(rows), max(lengths[i] + left[i] for i in rows))
+    prompts = torch.nn.utils.rnn.pad_sequence([requests[i].prompt for i in rows], batch_first=True)  # [B, T, D]
+    last = torch.tensor([lengths[i] - 1 for i in rows], device=prompts.device)
+    state = decoder.read(prompts, cache)[torch.arange(len(rows), device=prompts.device), last]  # [B, D]
+    cache.lengths = [lengths[i] for i in rows]
+    forbidden = {i: torch.tensor(sorted(requests[i].banned), dtype=torch.int64, device=prompts.device) for i in rows}
+    ended = [False] * len(rows)
+    while not all(ended):
+        logits, tokens = decoder.logits(state), [0] * len(rows)
+        for row, index in enumerate(rows):
+            if not ended[row]:
+                request = requests[index]
+                tokens[row] = choose(
+                    logits[row].index_fill(0, forbidden[index], -torch.inf), request.sampling, request.rng
+                )
+        state = decoder.step(tokens, cache)
+        for row, index in enumerate(rows):
+            if ended[row]:
+                cache.lengths[row] -= 1  # forget what was read: it must not run out of the cache
+                continue
+            left[index] -= 1
+            ended[row] = tokens[row] in requests[index].stop or left[index] == 0
+            yield index, tokens[row], state[row].clone()
+        if 4 * sum(ended) >= len(rows) and not all(ended):
+            kept = [row for row in range(len(rows)) if not ended[row]]
+            rows, state, ended = [rows[row] for row in kept], state[kept], [False] * len(kept)
+            cache.keep(kept)

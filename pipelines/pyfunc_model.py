@@ -15,6 +15,7 @@ from mlflow.pyfunc import PythonModel, PythonModelContext
 from mlflow.types import ColSpec, ParamSchema, ParamSpec, Schema
 
 from muomni.base64_media import file_bytes, wav_text
+from muomni.decoder import Decoder
 from muomni.generate import Session, last
 from muomni.omni import load_omni
 from muomni.sampling import Sampling
@@ -47,6 +48,7 @@ class MuOmni(PythonModel):
     def load_context(self, context: PythonModelContext) -> None:
         """Read the checkpoint. MLflow asks for an argument of this name."""
         self.model, self.tokenizer, _ = load_omni(context.artifacts[CHECKPOINT])
+        self.decoder = Decoder(self.model.thinker)
 
     def predict(
         self, context: PythonModelContext, model_input: pd.DataFrame, params: Mapping[str, Any] | None = None
@@ -69,7 +71,7 @@ class MuOmni(PythonModel):
         text = row.get("text")
         image, audio = (file_bytes(row.get(name), name) for name in ("image", "audio"))
         answer = last(
-            Session(self.model, self.tokenizer).ask(
+            Session(self.model, self.tokenizer, decoder=self.decoder).ask(
                 text if isinstance(text, str) else None,
                 images=[] if image is None else [image],
                 audio=[] if audio is None else [audio],

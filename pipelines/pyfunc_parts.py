@@ -19,6 +19,7 @@ from mlflow.types import ColSpec, ParamSchema, ParamSpec, Schema
 from muomni.base64_media import needed_bytes, wav_text
 from muomni.codec import Codec
 from muomni.config import parse
+from muomni.decoder import Decoder
 from muomni.errors import UserError
 from muomni.evaluate.hearing import transcripts
 from muomni.evaluate.parts import Part
@@ -93,7 +94,7 @@ class ThinkerPart(Loaded):
 
     def __init__(self, folders: Mapping[str, str], config: Mapping[str, Any]) -> None:
         super().__init__(folders, config)
-        self.model, self.words = self.part("thinker").thinker(), self.tokenizer()
+        self.model, self.words = Decoder(self.part("thinker").thinker()), self.tokenizer()
 
     def answer(self, row: Row, options: Options) -> dict[str, Any]:
         """One row's continuation."""

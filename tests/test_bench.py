@@ -159,7 +159,7 @@ def test_bench_writes_what_it_prints(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert main([*args, "--json", str(file)]) == 0
     found, out = json.loads(file.read_text()), capsys.readouterr().out
     assert found["limits"]["bandwidth"] > 0 and found["machine"]["threads"] >= 1
-    rate = found["generation"]["1 x 256 tokens"]["rate"]
+    rate = found["generation"]["16 x 256 tokens, vocabulary 5,000, int8"]["rate"]
     assert rate > 0 and f"{rate:,.0f} tokens/s" in out and "components" not in found
     assert statistics.median([found["reading"]["log-mel"]["rate"]]) > 1
 

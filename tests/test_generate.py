@@ -155,13 +155,11 @@ def test_an_earlier_turn_changes_the_next_answers_prompt(small: Small) -> None:
 def test_an_answer_without_text_does_not_break_the_next_question(small: Small) -> None:
     model, tokenizer = small
     session = Session(model, tokenizer)
-    original = model.thinker.logits
-    silent = torch.nn.functional.one_hot(torch.tensor(tokenizer.end), model.cfg.thinker.vocab_size).float()
-    try:
-        model.thinker.logits = lambda states: silent.clone()  # type: ignore[method-assign]
-        answer = last(session.ask("What is it?", speak=True))
-    finally:
-        model.thinker.logits = original  # type: ignore[method-assign]
+    original = session.decoder.logits
+    silent = torch.nn.functional.one_hot(torch.tensor([tokenizer.end]), model.cfg.thinker.vocab_size).float()
+    session.decoder.logits = lambda states: silent  # type: ignore[method-assign]
+    answer = last(session.ask("What is it?", speak=True))
+    session.decoder.logits = original  # type: ignore[method-assign]
     assert (answer.text, answer.ended, answer.wave, answer.codes) == ("", True, None, None)
     assert last(session.ask("And now?", sampling=DRAWN, max_tokens=4)).text
     with pytest.raises(UserError, match="no answer"):

@@ -1,5 +1,6 @@
 """All measurements of `muomni bench`."""
 
+import itertools
 import json
 import statistics
 import tempfile
@@ -20,6 +21,8 @@ from muomni.bench.rehearsal import Rehearsal
 from muomni.bench.scaling import curves
 from muomni.bench.serving import (
     TOKENS,
+    WIDTHS,
+    decoders,
     first_answer,
     generation,
     random_model,
@@ -37,6 +40,8 @@ from muomni.thinker import Thinker
 from muomni.tokenizer import Tokenizer
 
 ORIGINAL = (32, 512, 32_000)  # batch, tokens, vocabulary: what the original's text stage takes by default
+VOCABULARIES = (5000, 32_000)
+REPLIES = (1, 16)  # written together
 CORPUS, TOKENIZER = Path("data/corpus/text/valid.jsonl"), Path("data/tokenizer")
 PARTS = ("components", "memory", "stages", "generation", "speech", "reading")
 EXTRA = ("scaling",)  # only where it is asked for: it takes minutes
@@ -126,15 +131,26 @@ def stages(p: Params, params: Path, data: Path, seconds: float) -> dict[str, Any
 
 
 def generations(
-    p: Params, thinker: Thinker, device: Device, other: Other | None, limit: Mapping[str, float], seconds: float
+    p: Params, device: Device, other: Other | None, limit: Mapping[str, float], seconds: float
 ) -> dict[str, Any]:
-    """Decoding with the cache."""
-    name = f"1 x {TOKENS} tokens"
-    ours = {name: generation(thinker, TOKENS, device)}
-    theirs = {name: other.generation(p, p.thinker.vocab_size, TOKENS, device)} if other else {}
-    with torch.inference_mode():
-        found = compare(ours, theirs, seconds)
-    found[name]["of_limit"] = found[name]["rate"] * read_bytes(thinker, 4) / limit["bandwidth"]
+    """Decoding with the cache: at two sizes of vocabulary, alone and in a batch, in each kind of weights."""
+    found: dict[str, Any] = {}
+    for vocabulary, batch in itertools.product(VOCABULARIES, REPLIES):
+        torch.manual_seed(p.seed)
+        thinker = Thinker(p.thinker.model_copy(update={"vocab_size": vocabulary})).to(device.device).eval()
+        kinds = decoders(thinker, device)
+        runs = {kind: generation(decoder, batch, TOKENS).run for kind, decoder in kinds.items()}
+        if other:
+            runs["theirs"] = other.generation(p, vocabulary, batch, TOKENS, device).run
+        with torch.inference_mode():
+            times = interleave(runs, seconds)
+        for kind in kinds:
+            rate = batch * TOKENS / statistics.median(times[kind])
+            entry: dict[str, Any] = {"rate": rate, "unit": "tokens", "runs": len(times[kind])}
+            entry["of_limit"] = rate / batch * read_bytes(thinker, WIDTHS[kind]) / limit["bandwidth"]
+            if other:
+                entry["against"] = ratio(times[kind], times["theirs"])
+            found[f"{batch} x {TOKENS} tokens, vocabulary {vocabulary:,}, {kind}"] = entry
     return found
 
 
@@ -189,7 +205,7 @@ def measure(
             tokenizer, model = Tokenizer(data / "tokenizer"), random_model(p, device)
         if "generation" in parts:
             tell("generation")
-            found["generation"] = generations(p, model.thinker, device, other, limit, seconds)
+            found["generation"] = generations(p, device, other, limit, seconds)
             found["answer"] = first_answer(model, tokenizer)
         if "speech" in parts:
             tell("speech")

@@ -127,19 +127,19 @@ class Other:
 
         return Case(run, batch * frames, "frames")
 
-    def generation(self, p: Params, vocabulary: int, tokens: int, device: Device) -> Case:
-        """Greedy decoding with its cache."""
+    def generation(self, p: Params, vocabulary: int, batch: int, tokens: int, device: Device) -> Case:
+        """Greedy decoding with its cache, in fp32."""
         model: Any = self.thinker(p, vocabulary, tokens + 8).to(device.device).eval()
         model.enable_kv_cache(True)
 
         def run() -> None:
             model.reset_kv_cache()
-            ids = torch.ones(1, 1, dtype=torch.long, device=device.device)
+            ids = torch.ones(batch, 1, dtype=torch.long, device=device.device)
             with torch.inference_mode():
                 for _ in range(tokens):
                     ids = model(ids)[:, -1].argmax(-1, keepdim=True)
 
-        return Case(run, tokens, "tokens")
+        return Case(run, batch * tokens, "tokens")
 
     def cases(self, p: Params, device: Device) -> Mapping[str, Case]:
         """The steps of `muomni.bench.components.component_cases`."""

@@ -13,16 +13,19 @@ import torch
 from muomni.bench.clock import interleave
 from muomni.bench.components import Case
 from muomni.bench.tasks import omni_config
-from muomni.device import Device
+from muomni.decoder import Decoder
+from muomni.device import Device, cpu_has_fast_bf16
 from muomni.generate import AudioEvent, Session, TextEvent
+from muomni.matrix import Weights
 from muomni.mel import log_mel
 from muomni.omni import Omni
 from muomni.params import Params
-from muomni.sampling import Sampling, answer_tokens
+from muomni.sampling import Request, Sampling, answer_batch, answer_tokens
 from muomni.thinker import Thinker
 from muomni.tokenizer import Tokenizer
 
 TOKENS = 256  # of a reply
+WIDTHS: dict[Weights, int] = {"fp32": 4, "bf16": 2, "int8": 1}  # bytes of a weight
 SECONDS = 4  # of speech that codec, Talker and vocoder make
 QUESTION = "What is to the left of the small red house, and how many dogs are there behind it?"
 
@@ -35,15 +38,26 @@ def random_model(p: Params, device: Device) -> Omni:
     return model
 
 
-def generation(thinker: Thinker, tokens: int, device: Device) -> Case:
-    """Greedy decoding with the cache."""
-    start = thinker.embed(torch.ones(1, 1, dtype=torch.int64, device=device.device)).detach()
+def decoders(thinker: Thinker, device: Device) -> dict[Weights, Decoder]:
+    """The Thinker laid out for writing in each kind of weights that the device multiplies fast."""
+    slow = device.device.type == "cpu" and not cpu_has_fast_bf16()
+    return {kind: Decoder(thinker, kind) for kind in WIDTHS if not (slow and kind == "bf16")}
 
-    def run() -> None:
-        for _ in answer_tokens(thinker, start, (), tokens, Sampling(), torch.Generator()):
+
+def generation(decoder: Decoder, batch: int, tokens: int) -> Case:
+    """Greedy decoding with the cache, of one reply or of several together."""
+    start = decoder.embed(torch.ones(1, 1, dtype=torch.int64, device=decoder.device))
+
+    def alone() -> None:
+        for _ in answer_tokens(decoder, start, (), tokens, Sampling(), torch.Generator()):
             pass
 
-    return Case(run, tokens, "tokens")
+    def together() -> None:
+        asked = [Request(start[0], (), tokens, Sampling(), torch.Generator()) for _ in range(batch)]
+        for _ in answer_batch(decoder, asked):
+            pass
+
+    return Case(alone if batch == 1 else together, batch * tokens, "tokens")
 
 
 def read_bytes(thinker: Thinker, width: int) -> float:

@@ -9,8 +9,10 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 
 from muomni.data.tokens import TokenDataset
+from muomni.decoder import Decoder
 from muomni.evaluate.measure import Figure, ratio
 from muomni.evaluate.ngram import KneserNey, Unigram
+from muomni.matrix import Weights
 from muomni.thinker import Thinker
 from muomni.tokenizer import Tokenizer
 
@@ -65,6 +67,51 @@ def scores(logprobs: FloatArray, spelled: Sequence[int], window: int, seed: int)
         "bits_per_byte": ratio([n / math.log(2) for n in nats], sizes, seed),
     }
     return {name: value | {"n": len(logprobs)} for name, value in found.items()}  # tokens, not windows
+
+
+@torch.no_grad()
+def weights_scores(
+    thinker: Thinker, data: TokenDataset, kinds: Sequence[Weights], context: int, stride: int, most: int, seed: int
+) -> dict[str, dict[str, Figure]]:
+    """What weights in fewer bits cost: each kind on the same tokens, beside the Thinker's own modules.
+
+    Args:
+        thinker: in eval mode.
+        data: the split.
+        kinds: of weights.
+        context: tokens of a window.
+        stride: tokens that each window adds.
+        most: stop after so many tokens; 0 for all.
+        seed: of the intervals, which are over windows.
+
+    Returns:
+        By kind: ``perplexity``; ``nats``, how much more a token costs than with the modules; ``same``, the share of
+        tokens after which the likeliest one is the modules'.
+    """
+    decoders = {kind: Decoder(thinker, kind) for kind in kinds}
+    sizes: list[int] = []
+    nats: dict[str, list[float]] = {kind: [] for kind in ("own", *kinds)}
+    same: dict[str, list[int]] = {kind: [] for kind in kinds}
+    for inputs, targets in data.eval_windows(context, stride=stride):
+        for window, wanted in zip(inputs[:, None], targets, strict=True):
+            counted = wanted != -100
+            own = thinker.logits(thinker(thinker.embed(window))[0, counted])  # [n, V]
+            sizes.append(len(own))
+            nats["own"].append(float(F.cross_entropy(own, wanted[counted], reduction="sum")))
+            for kind, decoder in decoders.items():
+                logits = decoder.logits(decoder(decoder.embed(window))[0, counted])
+                nats[kind].append(float(F.cross_entropy(logits, wanted[counted], reduction="sum")))
+                same[kind].append(int((logits.argmax(-1) == own.argmax(-1)).sum()))
+        if most and sum(sizes) >= most:
+            break
+    return {
+        kind: {
+            "perplexity": ratio(nats[kind], sizes, seed, math.exp),
+            "nats": ratio([a - b for a, b in zip(nats[kind], nats["own"], strict=True)], sizes, seed),
+            "same": ratio(same[kind], sizes, seed),
+        }
+        for kind in kinds
+    }
 
 
 def bytes_spelled(stream: NDArray[np.integer], tokenizer: Tokenizer, eot: int) -> list[int]:
