@@ -139,7 +139,9 @@ def generations(
         torch.manual_seed(p.seed)
         thinker = Thinker(p.thinker.model_copy(update={"vocab_size": vocabulary})).to(device.device).eval()
         kinds = decoders(thinker, device)
-        runs = {kind: generation(decoder, batch, TOKENS).run for kind, decoder in kinds.items()}
+        runs: dict[str, Callable[[], object]] = {
+            kind: generation(decoder, batch, TOKENS).run for kind, decoder in kinds.items()
+        }
         if other:
             runs["theirs"] = other.generation(p, vocabulary, batch, TOKENS, device).run
         with torch.inference_mode():
