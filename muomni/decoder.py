@@ -15,9 +15,10 @@ Shapes: as in `muomni.layers`, with P positions of a cache and G = H / K heads t
 """
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
 from functools import wraps
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -25,17 +26,19 @@ from torch import Tensor
 
 from muomni.layers import Block, SwiGLU
 from muomni.matrix import Matrix, Weights, check_weights
-from muomni.step_graph import StepGraph
+from muomni.step_graph import GreedyGraph, StepGraph
 from muomni.thinker import Thinker
 
+ROOM = 256  # positions by which caches that are kept differ
 FeedForward = Callable[[Tensor], Tensor]
+Graph = TypeVar("Graph", StepGraph, GreedyGraph)
 Store = Callable[[int, Tensor], tuple[Tensor, Tensor]]
 
 
 class Layer(NamedTuple):
     """What is read of a `Block`."""
 
-    norm1: Tensor  # [D], as norm2 times the root of D
+    norm1: Tensor  # [D], as norm2 with the factor of `Decoder.normalise`
     qkv: Matrix  # [(H + 2 K) h, D]
     out: Matrix
     norm2: Tensor
@@ -50,9 +53,9 @@ def side_by_side(weight: Tensor, heads: int) -> Tensor:
     return weight.unflatten(0, (heads, 2, -1)).transpose(1, 2).flatten(0, 2)
 
 
-def lay_out_block(block: Block, weights: Weights) -> Layer:
+def lay_out_block(block: Block, weights: Weights, gain: float) -> Layer:
     """A block's matrices, joined where they read the same input."""
-    attention, gain = block.attention, len(block.norm1.weight) ** 0.5
+    attention = block.attention
     query = side_by_side(attention.query.weight, attention.heads)
     key = side_by_side(attention.key.weight, attention.kv_heads)
     return Layer(
@@ -84,12 +87,13 @@ class Cache:
     Attributes:
         kv: ``[L, B, P, 2, K, h]``, of each position the keys and the values.
         lengths: positions that are filled, of each row. What is behind is forgotten, so that a row can be set back.
-        graph: on a GPU the recorded step.
+        graph, greedy: on a GPU the recorded steps, with the next token chosen elsewhere or by the graph itself.
     """
 
     def __init__(self, kv: Tensor) -> None:
         self.kv, self.lengths = kv, [0] * kv.shape[1]
         self.graph: StepGraph | None = None
+        self.greedy: GreedyGraph | None = None
 
     @property
     def positions(self) -> int:
@@ -98,7 +102,7 @@ class Cache:
 
     def keep(self, rows: Sequence[int]) -> None:
         """Drop all other rows."""
-        self.kv, self.graph = self.kv[:, list(rows)], None
+        self.kv, self.graph, self.greedy = self.kv[:, list(rows)], None, None
         self.lengths = [self.lengths[row] for row in rows]
 
 
@@ -134,20 +138,38 @@ class Decoder:
         self.heads, self.kv_heads, self.head_width = cfg.n_heads, cfg.n_kv_heads, cfg.d_model // cfg.n_heads
         self.embedding = thinker.embedding.weight.detach()  # [V, D]
         self.head = Matrix(thinker.head.weight, weights)  # [V, D]
+        self.on_gpu = self.device.type == "cuda"
+        gain = 1.0 if self.on_gpu else cfg.d_model**0.5
+        self.eps = stack.norm.eps
         with torch.no_grad():
-            self.layers = [lay_out_block(block, weights) for block in stack.blocks if isinstance(block, Block)]
-            self.norm = stack.norm.weight * cfg.d_model**0.5
+            self.layers = [lay_out_block(block, weights, gain) for block in stack.blocks if isinstance(block, Block)]
+            self.norm = stack.norm.weight * gain
             self.floor = torch.tensor((cfg.d_model * stack.norm.eps) ** 0.5, device=self.device)
             self.rope = torch.complex(stack.cos, stack.sin)  # [context, h / 2]
         # The rotation turns the heads of queries and keys, and not those of values.
         heads = torch.arange(self.heads + 2 * self.kv_heads, device=self.device)[:, None]
         self.turned = heads < self.heads + self.kv_heads  # [H + 2 K, 1]
-        self.graphs = self.device.type == "cuda"
+        self.graphs = self.on_gpu
+        self.spare: dict[int, Cache] = {}  # by positions; on a GPU what is recorded for a cache is worth keeping
 
     def new_cache(self, batch: int, positions: int) -> Cache:
         """An empty cache; zeros, since what is masked is multiplied by 0 and must be finite."""
         shape = (len(self.layers), batch, positions, 2, self.kv_heads, self.head_width)
         return Cache(torch.zeros(shape, device=self.device))
+
+    @contextmanager
+    def lend(self, positions: int) -> Iterator[Cache]:
+        """An empty cache for one row; on a GPU one that was used before, if there is one, with its recorded step."""
+        if not self.graphs:
+            yield self.new_cache(1, positions)
+            return
+        room = min(self.cfg.context, ROOM * -(-positions // ROOM))
+        cache = self.spare.pop(room, None) or self.new_cache(1, room)
+        cache.lengths = [0]
+        try:
+            yield cache
+        finally:
+            self.spare[room] = cache
 
     def embed(self, ids: Tensor) -> Tensor:
         """Token ids ``[B, T]`` int64 to embeddings ``[B, T, D]``."""
@@ -201,11 +223,7 @@ class Decoder:
         self.check(end, cache)
         ids, at = torch.tensor(tokens), torch.tensor(cache.lengths)
         if self.graphs and cache.graph is None:
-            try:
-                cache.graph = StepGraph(self.step_at, cache.kv)
-            except RuntimeError as error:
-                warnings.warn(f"writing without a CUDA graph, which is slower: {error}", stacklevel=2)
-                self.graphs = False
+            cache.graph = self.recorded(lambda: StepGraph(self.step_at, cache.kv))
         if cache.graph is not None:
             states = cache.graph(ids, at)
         elif len(tokens) > 1:
@@ -214,6 +232,24 @@ class Decoder:
             return self.read(self.embed(ids[None].to(self.device)), cache)[:, 0]
         cache.lengths = [length + 1 for length in cache.lengths]
         return states
+
+    def recorded(self, record: Callable[[], Graph]) -> Graph | None:
+        """A graph, or None if it cannot be recorded; then none is tried again."""
+        try:
+            return record()
+        except RuntimeError as error:
+            warnings.warn(f"writing without a CUDA graph, which is slower: {error}", stacklevel=2)
+            self.graphs = False
+            return None
+
+    def greedy_graph(self, cache: Cache, banned: Collection[int]) -> GreedyGraph | None:
+        """On a GPU, a recorded step over a cache of one row that chooses the likeliest next token itself."""
+        if not self.graphs:
+            return None
+        ids = tuple(sorted(banned))
+        if cache.greedy is None or cache.greedy.banned != ids:
+            cache.greedy = self.recorded(lambda: GreedyGraph(self.greedy_at, cache.kv, self.cfg.d_model, ids))
+        return cache.greedy
 
     def check(self, end: int, cache: Cache) -> None:
         """Refuse more positions than there are."""
@@ -234,12 +270,32 @@ class Decoder:
         """
         rows = torch.arange(len(ids), device=ids.device)
         mask = torch.arange(kv.shape[2], device=ids.device) <= at[:, None]  # [B, P]
+        if self.on_gpu:
+            mask = torch.where(mask, 0.0, -torch.inf)  # to be added to scores, once for all layers
 
         def store(layer: int, new: Tensor) -> tuple[Tensor, Tensor]:
             kv[layer][rows, at] = new[:, 0]
             return kv[layer, :, :, 0].transpose(1, 2), kv[layer, :, :, 1].transpose(1, 2)
 
         return self.run(self.embed(ids[:, None]), self.rope[at][:, None], store, mask[:, None, None])[:, 0]
+
+    @plain
+    def greedy_at(self, ids: Tensor, at: Tensor, kv: Tensor, states: Tensor, banned: Tensor) -> Tensor:
+        """`step_at`, and the likeliest next tokens ``[B]``; the states go to ``states[at]`` of ``[P, D]`` for one row.
+
+        Args:
+            ids, at, kv: as for `step_at`.
+            states: takes the states.
+            banned: ids that are never the likeliest.
+        """
+        state = self.step_at(ids, at, kv)
+        states.index_copy_(0, at, state)
+        return self.likeliest(state, banned)
+
+    @plain
+    def likeliest(self, state: Tensor, banned: Tensor) -> Tensor:
+        """The likeliest next tokens ``[B]`` after states ``[B, D]``, but for those that are banned."""
+        return self.head(state).index_fill_(1, banned, -torch.inf).argmax(-1)
 
     def run(self, x: Tensor, rope: Tensor, store: Store, mask: Tensor | None) -> Tensor:
         """All layers.
@@ -249,7 +305,8 @@ class Decoder:
             rope: rotations ``[(B,) T, h / 2]``, complex.
             store: puts a layer's new keys and values ``[B, T, 2, K, h]`` away, and gives all of them, each
                 ``[B, K, S, h]``.
-            mask: ``[.., T, S]``, True where a key is seen, or None: a position sees itself and all before it.
+            mask: ``[.., T, S]``, True where a key is seen, or what to add to its score, or None: a position sees itself
+                and all before it.
         """
         b, t, _ = x.shape
         turn = torch.where(self.turned, rope[..., None, :], 1).flatten(-2)  # [(B,) T, (H + 2 K) h / 2]
@@ -267,6 +324,11 @@ class Decoder:
         b, t, _, _ = q.shape
         if t == 1:
             q = q.view(b, self.kv_heads, -1, self.head_width)  # [B, K, G, h]
+            if self.on_gpu and b == 1 and mask is not None:
+                # PyTorch's kernels walk through the positions one block after the other; products take all at once.
+                bias = mask[0].expand(self.kv_heads, q.shape[2], -1)  # [K, G, S]
+                scores = torch.baddbmm(bias, q[0], keys[0].mT, alpha=self.head_width**-0.5)
+                return torch.bmm(scores.softmax(-1), values[0]).reshape(1, 1, -1)
             return F.scaled_dot_product_attention(q, keys, values, mask).reshape(b, 1, -1)
         keys, values = (x.repeat_interleave(self.heads // self.kv_heads, dim=1) for x in (keys, values))
         y = F.scaled_dot_product_attention(q.transpose(1, 2), keys, values, mask, is_causal=mask is None)
@@ -275,6 +337,8 @@ class Decoder:
     def normalise(self, x: Tensor, gain: Tensor) -> Tensor:
         """RMSNorm: x over the root of mean square and epsilon, which is the hypotenuse of |x| and the epsilon's root.
 
-        The root of D that is missing then is in the gain.
+        The root of D that is missing then is in the gain. That is quicker on a CPU than PyTorch's own.
         """
+        if self.on_gpu:
+            return F.rms_norm(x, (x.shape[-1],), gain, self.eps)
         return (x / torch.linalg.vector_norm(x, dim=-1, keepdim=True).hypot_(self.floor)).mul_(gain)

@@ -84,6 +84,8 @@ def pick_device(cfg: DeviceConfig) -> Device:
     else:
         device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
         torch.cuda.set_device(device)
+        # cuDNN's attention builds a plan for every new shape, which takes longer than a step where lengths vary.
+        torch.backends.cuda.enable_cudnn_sdp(False)
         fast = gpu_has_fast_bf16()
         total = torch.cuda.get_device_properties(device).total_memory
         what = f"{torch.cuda.get_device_name(device)}, {total / 2**30:.0f} GiB"

@@ -11,8 +11,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-# Logits of one chunk: 16 M numbers, 64 MB in fp32, whatever the batch, context and vocabulary.
-CHUNK_LOGITS = 1 << 24
+# Logits of one chunk: 16 M numbers, 64 MB in fp32, whatever the batch, context and vocabulary. A GPU takes 128 M, since
+# it is done with 16 M before Python has started the next chunk.
+CHUNK_LOGITS, CHUNK_LOGITS_GPU = 1 << 24, 1 << 27
+
+IGNORED = -100  # the target of a position that does not count
+
+
+def chunk(weight: Tensor) -> int:
+    """How many positions' logits are made at once with a matrix ``[V, D]``."""
+    return max(1, (CHUNK_LOGITS_GPU if weight.is_cuda else CHUNK_LOGITS) // len(weight))
 
 
 class LinearCrossEntropy(torch.autograd.Function):
@@ -22,22 +30,25 @@ class LinearCrossEntropy(torch.autograd.Function):
     def forward(ctx: Any, states: Tensor, weight: Tensor, targets: Tensor, kind: torch.dtype) -> Tensor:
         """Loss, and the gradients that `backward` only scales."""
         matrix = weight.to(kind)  # [V, D]
-        size = max(1, CHUNK_LOGITS // len(weight))
+        size = chunk(weight)
         state_gradient = torch.empty_like(states)
         weight_gradient = torch.zeros_like(weight)
         total = states.new_zeros((), dtype=torch.float32)
         for first in range(0, len(states), size):
             h, wanted = states[first : first + size].to(kind), targets[first : first + size, None]  # [C, D], [C, 1]
+            counts = wanted != IGNORED
+            wanted = wanted.where(counts, 0)
             logits = h @ matrix.T  # [C, V]
             most, index = logits.max(-1, keepdim=True)
             chance = logits.softmax(-1)
             # -log p of the target, from what neither overflows nor loses digits: with m the largest logit,
             # log(sum(exp(z - m))) is -log of the likeliest token's probability.
-            total += (most - logits.gather(1, wanted)).float().sum() - chance.gather(1, index).float().log().sum()
+            losses = (most - logits.gather(1, wanted)).float() - chance.gather(1, index).float().log()
+            total += (losses * counts).sum()
             del logits
             chance.scatter_add_(1, wanted, torch.full_like(wanted, -1, dtype=kind))  # d loss / d logits
-            state_gradient[first : first + size] = chance @ matrix
-            weight_gradient += chance.T @ h
+            state_gradient[first : first + size] = (chance @ matrix) * counts
+            weight_gradient += chance.T @ (h * counts)
         ctx.save_for_backward(state_gradient, weight_gradient)
         return total
 
@@ -57,7 +68,7 @@ def linear_cross_entropy(states: Tensor, weight: Tensor, targets: Tensor) -> Ten
     Args:
         states: ``[N, D]``.
         weight: ``[V, D]``.
-        targets: ``[N]`` int64.
+        targets: ``[N]`` int64, -100 where there is none.
 
     Returns:
         A scalar, float32.
@@ -68,9 +79,9 @@ def linear_cross_entropy(states: Tensor, weight: Tensor, targets: Tensor) -> Ten
         with torch.autocast(device, enabled=False):
             total: Tensor = LinearCrossEntropy.apply(states, weight, targets, kind)
         return total
-    size = max(1, CHUNK_LOGITS // len(weight))
+    size = chunk(weight)
     parts = [
-        F.cross_entropy(F.linear(h, weight).float(), t, reduction="sum")
+        F.cross_entropy(F.linear(h, weight).float(), t, reduction="sum", ignore_index=IGNORED)
         for h, t in zip(states.split(size), targets.split(size), strict=True)
     ]
     return torch.stack(parts).sum() if parts else states.sum() * 0

@@ -20,11 +20,18 @@ class Sampling(Section):
     top_p: float = Field(default=1.0, gt=0, le=1, description="draw among the likeliest tokens of this total chance")
 
 
+def likeliest(logits: Tensor) -> list[int]:
+    """The likeliest token of each row ``[B, V]``, the first of equals."""
+    if logits.device.type == "cpu":  # NumPy's argmax is vectorised, PyTorch's takes as long as many layers
+        found: list[int] = logits.detach().float().numpy().argmax(-1).tolist()
+        return found
+    return logits.argmax(-1).tolist()
+
+
 def choose(logits: Tensor, sampling: Sampling, rng: torch.Generator) -> int:
     """Draw a token from logits ``[V]``: temperature, then top-k, then nucleus (Holtzman et al., 2019)."""
     if sampling.temperature == 0:
-        # NumPy's argmax is vectorised, PyTorch's takes as long as many layers; both give the first of equals.
-        return int(logits.detach().float().numpy().argmax() if logits.device.type == "cpu" else logits.argmax())
+        return likeliest(logits[None])[0]
     logits = logits.float().cpu() / sampling.temperature
     if 0 < sampling.top_k < len(logits):
         logits = logits.masked_fill(logits < logits.topk(sampling.top_k).values[-1], -torch.inf)
@@ -67,9 +74,21 @@ def answer_tokens(
     """
     decoder, before = laid_out(thinker), cache.lengths[0] if cache else 0
     limit = min(limit, (cache.positions if cache else decoder.cfg.context) - before - prompt.shape[1])
-    cache = cache or decoder.new_cache(1, prompt.shape[1] + max(0, limit))
+    if cache is None:
+        with decoder.lend(prompt.shape[1] + max(0, limit)) as lent:
+            yield from answer_tokens(decoder, prompt, stop, limit, sampling, rng, banned, lent)
+        return
     state = decoder.read(prompt, cache)[:, -1]  # [1, D]
+    graph = decoder.greedy_graph(cache, banned) if sampling.temperature == 0 and limit > 0 else None
     forbidden = torch.tensor(sorted(banned), dtype=torch.int64, device=prompt.device)
+    if graph is not None:
+        start = cache.lengths[0]
+        for number, (token, read) in enumerate(graph(decoder.likeliest(state, forbidden), start, limit), 1):
+            cache.lengths = [start + number]
+            yield token, read
+            if token in stop:
+                return
+        return
     for _ in range(limit):
         logits = decoder.logits(state)[0].index_fill(0, forbidden, -torch.inf)
         token = choose(logits, sampling, rng)
@@ -124,13 +143,15 @@ def answer_batch(thinker: Thinker | Decoder, requests: Sequence[Request]) -> Ite
     forbidden = {i: torch.tensor(sorted(requests[i].banned), dtype=torch.int64, device=prompts.device) for i in rows}
     ended = [False] * len(rows)
     while not all(ended):
-        logits, tokens = decoder.logits(state), [0] * len(rows)
+        logits = decoder.logits(state).clone()  # a tensor that may be written to
         for row, index in enumerate(rows):
-            if not ended[row]:
-                request = requests[index]
-                tokens[row] = choose(
-                    logits[row].index_fill(0, forbidden[index], -torch.inf), request.sampling, request.rng
-                )
+            if requests[index].banned:
+                logits[row].index_fill_(0, forbidden[index], -torch.inf)
+        if all(requests[index].sampling.temperature == 0 for index in rows):
+            tokens = likeliest(logits)
+        else:
+            draws = [(requests[index].sampling, requests[index].rng) for index in rows]
+            tokens = [0 if ended[row] else choose(logits[row], *draws[row]) for row in range(len(rows))]
         state = decoder.step(tokens, cache)
         for row, index in enumerate(rows):
             if ended[row]:

@@ -3,10 +3,28 @@
 On a small model a GPU is done with a kernel before Python has started the next. A graph takes Python out of it.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor
+
+
+def record(step: Callable[[], None], device: torch.device) -> torch.cuda.CUDAGraph:
+    """A graph of what a function starts on the GPU.
+
+    Raises:
+        RuntimeError: if it cannot be recorded.
+    """
+    side = torch.cuda.Stream(device)
+    side.wait_stream(torch.cuda.current_stream(device))
+    with torch.cuda.stream(side):  # libraries set themselves up in the first calls, which cannot be recorded
+        for _ in range(3):
+            step()
+    torch.cuda.current_stream(device).wait_stream(side)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        step()
+    return graph
 
 
 class StepGraph:
@@ -24,19 +42,82 @@ class StepGraph:
         self.ids = torch.zeros(kv.shape[1], dtype=torch.int64, device=kv.device)
         # The rehearsal writes to the last position, which is written again before it is ever seen.
         self.at = torch.full_like(self.ids, kv.shape[2] - 1)
-        side = torch.cuda.Stream(kv.device)
-        side.wait_stream(torch.cuda.current_stream(kv.device))
-        with torch.cuda.stream(side):  # libraries set themselves up in the first calls, which cannot be recorded
-            for _ in range(3):
-                step(self.ids, self.at, kv)
-        torch.cuda.current_stream(kv.device).wait_stream(side)
-        self.graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self.graph):
-            self.states = step(self.ids, self.at, kv)
+        self.step, self.kv = step, kv
+        self.graph = record(self.once, kv.device)
 
+    def once(self) -> None:
+        """What is recorded."""
+        self.states = self.step(self.ids, self.at, self.kv)
+
+    @torch.inference_mode()
     def __call__(self, ids: Tensor, at: Tensor) -> Tensor:
         """States ``[B, D]`` of ids ``[B]`` at positions ``[B]``, both int64 on the CPU."""
         self.ids.copy_(ids)
         self.at.copy_(at)
         self.graph.replay()
         return self.states.clone()
+
+
+class GreedyGraph:
+    """`muomni.decoder.Decoder.greedy_at` over the cache of one row, recorded. Its token is the next step's input.
+
+    So the GPU goes on by itself: while a token is looked at, the next is being made.
+
+    Args:
+        step: takes ids ``[1]``, positions ``[1]``, the cache's tensor, a place for states ``[P, D]`` and banned ids,
+            and returns the next ids ``[1]``.
+        kv: of the cache, ``[L, 1, P, 2, K, h]``, with room for a token at least.
+        width: D.
+        banned: ids that are never chosen.
+
+    Raises:
+        RuntimeError: if it cannot be recorded.
+    """
+
+    def __init__(
+        self,
+        step: Callable[[Tensor, Tensor, Tensor, Tensor, Tensor], Tensor],
+        kv: Tensor,
+        width: int,
+        banned: tuple[int, ...],
+    ) -> None:
+        self.step, self.kv, self.banned = step, kv, banned
+        self.forbidden = torch.tensor(banned, dtype=torch.int64, device=kv.device)
+        self.ids = torch.zeros(1, dtype=torch.int64, device=kv.device)
+        self.last = kv.shape[2] - 1
+        # The rehearsal writes to the last position, which is written again before it is ever seen.
+        self.at = torch.full_like(self.ids, self.last)
+        self.states = torch.zeros(kv.shape[2], width, device=kv.device)
+        self.graph = record(self.once, kv.device)
+
+    def once(self) -> None:
+        """What is recorded: the token at its position is read, and gives way to the next."""
+        self.ids.copy_(self.step(self.ids, self.at, self.kv, self.states, self.forbidden))
+        self.at.add_(1).clamp_(max=self.last)
+
+    def __call__(self, first: Tensor, start: int, limit: int) -> Iterator[tuple[int, Tensor]]:
+        """Read tokens from `first` ``[1]`` on, which stands at position `start`, as many as `limit`.
+
+        Yields:
+            Each token's id and the state ``[D]`` after reading it.
+        """
+        said = torch.zeros(limit, dtype=torch.int64, pin_memory=True)
+        ready: list[torch.cuda.Event] = []
+
+        @torch.inference_mode()
+        def begin() -> None:
+            if not ready:
+                self.ids.copy_(first)
+                self.at.fill_(start)
+            said[len(ready) : len(ready) + 1].copy_(self.ids, non_blocking=True)
+            self.graph.replay()
+            event = torch.cuda.Event()
+            event.record()
+            ready.append(event)
+
+        begin()
+        for number in range(limit):
+            if number + 1 < limit:
+                begin()
+            ready[number].synchronize()
+            yield int(said[number]), self.states[start + number].clone()

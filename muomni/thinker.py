@@ -94,7 +94,7 @@ class Thinker(nn.Module):
         """States ``[..., D]`` to logits ``[..., V]``."""
         return self.head(states)
 
-    def loss(self, states: Tensor, targets: Tensor) -> Tensor:
+    def loss(self, states: Tensor, targets: Tensor, select: bool = True) -> Tensor:
         """Mean cross-entropy in nats over the targets that count.
 
         The states of position t are scored against ``targets[t]``: the caller has shifted the targets, once.
@@ -103,7 +103,12 @@ class Thinker(nn.Module):
         Args:
             states: ``[B, T, D]``.
             targets: ``[B, T]`` int64, -100 where no answer is learned.
+            select: make logits only where a target counts. That is less work where many do not, but Python has to wait
+                for a GPU to know where.
         """
+        if not select:
+            counted = (targets != -100).sum().clamp_min(1)
+            return linear_cross_entropy(states.flatten(0, -2), self.head.weight, targets.flatten()) / counted
         keep = targets.reshape(-1) != -100
         flat = states.reshape(-1, states.shape[-1])[keep]  # [N, D]
         wanted = targets.reshape(-1)[keep]  # [N]

@@ -94,7 +94,7 @@ def gradient(task: Task, batch: Any, parts: int) -> tuple[float, dict[str, float
     for module in task.modules.values():
         module.train().zero_grad()
     facts = {"parts": parts, "checkpointing": False}
-    loss, values = Parts("stage", task, config(), 0, CPU, facts).backward(0, 0, batch)
+    loss, values = Parts("stage", task, config(), 0, CPU, facts, ()).backward(0, 0, batch)
     grads = {
         f"{part}.{name}": p.grad.clone()
         for part, module in task.modules.items()

@@ -43,6 +43,7 @@ class ThinkerTask:
                 f"thinker.vocab_size: {model.vocab_size}, but the tokenizer has {self.tokenizer.vocab_size} pieces"
             )
         self.thinker = Thinker(model)
+        self.same_shapes = not model.n_experts  # how many tokens an expert gets differs
         self.modules = {"thinker": self.thinker}
         self.train, self.valid = TokenDataset(tokens, "train"), TokenDataset(tokens, "valid")
 
@@ -54,7 +55,7 @@ class ThinkerTask:
         """Cross-entropy in nats a token, and the experts' balance where there are experts."""
         inputs, targets = batch
         states = self.thinker(self.thinker.embed(inputs), checkpointing=self.checkpointing)
-        loss = self.thinker.loss(states, targets)
+        loss = self.thinker.loss(states, targets, select=False)
         values: dict[str, float | Tensor] = {"tokens": float(inputs.numel()), "padding": 0.0}
         balance = self.thinker.balance_loss()
         if balance is not None:

@@ -96,7 +96,7 @@ class Training:
             state.restore_modules(task.modules, tensors)
             state.restore_optimisers(self.optimisers, tensors)
             self.best = {"model" + key[4:]: value for key, value in tensors.items() if key.startswith("best/")}
-        self.parts = Parts(name, task, cfg, seed, device, self.facts)
+        self.parts = Parts(name, task, cfg, seed, device, self.facts, self.parameters)
         self.saved = self.start = int(self.facts["step"])
         self.before = float(self.facts["seconds"])
         self.window = Window(self.facts["sums"])

@@ -70,27 +70,28 @@ class Muon(torch.optim.Optimizer):
     def step(self, closure: Any = None) -> None:  # type: ignore[override]
         """Update every parameter that has a gradient."""
         for group in self.param_groups:
-            shapes: dict[tuple[int, int], list[tuple[Tensor, Tensor]]] = {}
+            shapes: dict[tuple[int, int], list[Tensor]] = {}
             for p in group["params"]:
                 if p.grad is None:
                     continue
-                state = self.state[p]
-                if "momentum_buffer" not in state:
-                    state["momentum_buffer"] = torch.zeros_like(p.grad)
-                state["momentum_buffer"].lerp_(p.grad, 1 - group["momentum"])
-                update = torch.lerp(p.grad, state["momentum_buffer"], group["momentum"])  # Nesterov
+                if "momentum_buffer" not in self.state[p]:
+                    self.state[p]["momentum_buffer"] = torch.zeros_like(p.grad)
                 rows, columns = p.shape[-2:]
-                pair = (p, update.reshape(-1, rows, columns))
-                shapes.setdefault((rows, columns), []).append(pair)
-            for (rows, columns), pairs in shapes.items():
-                fast = gpu_has_fast_bf16() if pairs[0][0].is_cuda else cpu_has_fast_bf16()
-                stacked = torch.cat([update for _, update in pairs])
+                shapes.setdefault((rows, columns), []).append(p)
+            for (rows, columns), matrices in shapes.items():
+                # Lists of tensors in one call each: on a GPU starting an operation takes longer than these do.
+                gradients = [p.grad for p in matrices if p.grad is not None]
+                buffers = [self.state[p]["momentum_buffer"] for p in matrices]
+                torch._foreach_lerp_(buffers, gradients, 1 - group["momentum"])
+                updates = torch._foreach_lerp(gradients, buffers, group["momentum"])  # Nesterov
+                stacked = torch.cat([update.reshape(-1, rows, columns) for update in updates])
+                fast = gpu_has_fast_bf16() if stacked.is_cuda else cpu_has_fast_bf16()
                 stacked = orthogonalise(stacked, group["steps"], torch.bfloat16 if fast else torch.float32)
+                parts = stacked.to(matrices[0].dtype).split([p.numel() // (rows * columns) for p in matrices])
                 scale = -group["lr"] * math.sqrt(max(1.0, rows / columns))
-                counts = [len(update) for _, update in pairs]
-                for (p, _), update in zip(pairs, stacked.split(counts), strict=True):
-                    p.mul_(1 - group["lr"] * group["weight_decay"])
-                    p.add_(update.reshape(p.shape).to(p.dtype), alpha=scale)
+                torch._foreach_mul_(matrices, 1 - group["lr"] * group["weight_decay"])
+                changes = [part.reshape(p.shape) for p, part in zip(matrices, parts, strict=True)]
+                torch._foreach_add_(matrices, changes, alpha=scale)
 
 
 def is_block_matrix(name: str, parameter: nn.Parameter, owner: nn.Module) -> bool:

@@ -4,17 +4,23 @@ The gradient of a part counts by its share of the loss, so the sum over the part
 rounding. The global batch, the order of the data and the steps stay as they are.
 """
 
+import warnings
+from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from muomni.device import Device
 from muomni.errors import UserError
 from muomni.train.feed import micro_seed, to_device
-from muomni.train.task import Recomputing, Splittable, Task, TrainConfig
+from muomni.train.memory import is_out_of_memory
+from muomni.train.parallel import world
+from muomni.train.recorded import RecordedGradient
+from muomni.train.task import Recomputing, Recordable, Splittable, Task, TrainConfig
 
 Values = dict[str, float | Tensor]
+EAGER_STEPS = 2  # of a training, before its step is recorded as a CUDA graph
 
 
 class Parts:
@@ -28,12 +34,29 @@ class Parts:
         device: where it computes.
         facts: the training's saved values. ``parts``, into how many a micro-batch is cut, and ``checkpointing``,
             whether that was turned on for want of memory, are kept there, so that a resumed training begins with them.
+        parameters: those that learn.
     """
 
     def __init__(
-        self, name: str, task: Task, cfg: TrainConfig, seed: int, device: Device, facts: dict[str, Any]
+        self,
+        name: str,
+        task: Task,
+        cfg: TrainConfig,
+        seed: int,
+        device: Device,
+        facts: dict[str, Any],
+        parameters: Sequence[nn.Parameter],
     ) -> None:
         self.name, self.task, self.cfg, self.seed, self.device, self.facts = name, task, cfg, seed, device, facts
+        self.parameters, self.calls = parameters, 0
+        self.recorded: RecordedGradient | None = None
+        # A replay sets the gradient and does not add to it, and checkpointing's second pass looks at random states.
+        self.recording = (
+            device.device.type == "cuda"
+            and isinstance(task, Recordable)
+            and task.same_shapes
+            and (cfg.accumulate, world()[1], cfg.checkpointing) == (1, 1, False)
+        )
         if facts["checkpointing"] and isinstance(task, Recomputing):
             task.checkpointing = True
 
@@ -45,6 +68,10 @@ class Parts:
 
     def backward(self, step: int, micro: int, batch: Any) -> tuple[Tensor, Values]:
         """Add a micro-batch's share to the gradient. Returns its loss and further values to log."""
+        if self.recording and self.facts["parts"] == 1 and not self.facts["checkpointing"]:
+            found_whole = self.replay(step, batch)
+            if found_whole is not None:
+                return found_whole
         torch.manual_seed(micro_seed(self.seed, step, micro))  # dropout and the like
         found = []
         for part, weight in self.cut(batch, self.facts["parts"]):
@@ -56,13 +83,38 @@ class Parts:
             return found[0][:2]
         return torch.stack([loss * weight for loss, _, weight in found]).sum(), mean_values(found)
 
+    def replay(self, step: int, batch: Any) -> tuple[Tensor, Values] | None:
+        """Loss and gradient by a CUDA graph, from the third step on; None if there is none."""
+        self.calls += 1
+        if self.calls <= EAGER_STEPS:
+            return None
+        if self.recorded is None:
+
+            def run(batch: Any) -> tuple[Tensor, Values]:
+                with self.device.autocast():
+                    loss, values = self.task.loss(batch, step)
+                loss.backward()
+                return loss.detach().float(), values
+
+            try:
+                self.recorded = RecordedGradient(run, self.parameters, to_device(batch, self.device.device))
+            except RuntimeError as error:
+                if is_out_of_memory(error):
+                    raise
+                warnings.warn(f"{self.name}: without a CUDA graph, which is slower: {error}", stacklevel=2)
+                self.recording = False
+                for p in self.parameters:
+                    p.grad = None
+                return None
+        return self.recorded(batch)
+
     def shrink(self, step: int, batch: Any) -> str:
         """Find a way to need less memory than the last attempt at a micro-batch. Returns what it is.
 
         Raises:
             UserError: if there is none left.
         """
-        parts, size = self.facts["parts"], self.cfg.batch_size
+        parts, size, self.recorded = self.facts["parts"], self.cfg.batch_size, None
         if len(self.cut(batch, 2 * parts)) > len(self.cut(batch, parts)):
             self.facts["parts"] = 2 * parts
             parts = min(size, 2 * parts)

@@ -98,6 +98,19 @@ class Splittable(Protocol):
 
 
 @runtime_checkable
+class Recordable(Protocol):
+    """A task whose `Task.loss` does the same operations at every step, so that a GPU can be given them as one.
+
+    Its batches are tuples of tensors, it never waits for a GPU's result, and it draws no random numbers.
+
+    Attributes:
+        same_shapes: whether that is so: every batch has the same shapes.
+    """
+
+    same_shapes: bool
+
+
+@runtime_checkable
 class Recomputing(Protocol):
     """A task that can do with less memory and the same result by computing activations twice.
 
