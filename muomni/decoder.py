@@ -29,7 +29,7 @@ from muomni.matrix import Matrix, Weights, check_weights
 from muomni.step_graph import GreedyGraph, StepGraph
 from muomni.thinker import Thinker
 
-ROOM = 256  # positions by which caches that are kept differ
+ROOM = 128  # positions by which caches that are kept differ
 FeedForward = Callable[[Tensor], Tensor]
 Graph = TypeVar("Graph", StepGraph, GreedyGraph)
 Store = Callable[[int, Tensor], tuple[Tensor, Tensor]]
@@ -145,10 +145,12 @@ class Decoder:
             self.layers = [lay_out_block(block, weights, gain) for block in stack.blocks if isinstance(block, Block)]
             self.norm = stack.norm.weight * gain
             self.floor = torch.tensor((cfg.d_model * stack.norm.eps) ** 0.5, device=self.device)
-            self.rope = torch.complex(stack.cos, stack.sin)  # [context, h / 2]
-        # The rotation turns the heads of queries and keys, and not those of values.
+            # The rotation turns the heads of queries and keys, and not those of values.
         heads = torch.arange(self.heads + 2 * self.kv_heads, device=self.device)[:, None]
-        self.turned = heads < self.heads + self.kv_heads  # [H + 2 K, 1]
+        turned = heads < self.heads + self.kv_heads  # [H + 2 K, 1]
+        rope = torch.complex(stack.cos, stack.sin)[:, None]  # [context, 1, h / 2]
+        self.turns = torch.where(turned, rope, 1).flatten(1)  # [context, (H + 2 K) h / 2]
+        self.places = torch.arange(cfg.context, device=self.device)
         self.graphs = self.on_gpu
         self.spare: dict[int, Cache] = {}  # by positions; on a GPU what is recorded for a cache is worth keeping
 
@@ -209,7 +211,7 @@ class Decoder:
         mask = None
         if start and t > 1:  # PyTorch's own causal mask has the first query see the first key only
             mask = torch.ones(t, end, dtype=torch.bool, device=x.device).tril(start)
-        states = self.run(x, self.rope[start:end], store, mask)
+        states = self.run(x, self.turns[start:end], store, mask)
         cache.lengths = [end] * len(cache.lengths)
         return states
 
@@ -268,16 +270,19 @@ class Decoder:
         Returns:
             States ``[B, D]``.
         """
-        rows = torch.arange(len(ids), device=ids.device)
-        mask = torch.arange(kv.shape[2], device=ids.device) <= at[:, None]  # [B, P]
+        rows = self.places[: len(ids)]
+        mask = self.places[: kv.shape[2]] <= at[:, None]  # [B, P]
         if self.on_gpu:
             mask = torch.where(mask, 0.0, -torch.inf)  # to be added to scores, once for all layers
 
         def store(layer: int, new: Tensor) -> tuple[Tensor, Tensor]:
-            kv[layer][rows, at] = new[:, 0]
+            if len(ids) == 1:
+                kv[layer, 0].index_copy_(0, at, new[0])
+            else:
+                kv[layer][rows, at] = new[:, 0]
             return kv[layer, :, :, 0].transpose(1, 2), kv[layer, :, :, 1].transpose(1, 2)
 
-        return self.run(self.embed(ids[:, None]), self.rope[at][:, None], store, mask[:, None, None])[:, 0]
+        return self.run(self.embed(ids[:, None]), self.turns[at][:, None], store, mask[:, None, None])[:, 0]
 
     @plain
     def greedy_at(self, ids: Tensor, at: Tensor, kv: Tensor, states: Tensor, banned: Tensor) -> Tensor:
@@ -297,19 +302,18 @@ class Decoder:
         """The likeliest next tokens ``[B]`` after states ``[B, D]``, but for those that are banned."""
         return self.head(state).index_fill_(1, banned, -torch.inf).argmax(-1)
 
-    def run(self, x: Tensor, rope: Tensor, store: Store, mask: Tensor | None) -> Tensor:
+    def run(self, x: Tensor, turn: Tensor, store: Store, mask: Tensor | None) -> Tensor:
         """All layers.
 
         Args:
             x: ``[B, T, D]``.
-            rope: rotations ``[(B,) T, h / 2]``, complex.
+            turn: rotations ``[(B,) T, (H + 2 K) h / 2]``, complex, of some rows of `turns`.
             store: puts a layer's new keys and values ``[B, T, 2, K, h]`` away, and gives all of them, each
                 ``[B, K, S, h]``.
             mask: ``[.., T, S]``, True where a key is seen, or what to add to its score, or None: a position sees itself
                 and all before it.
         """
         b, t, _ = x.shape
-        turn = torch.where(self.turned, rope[..., None, :], 1).flatten(-2)  # [(B,) T, (H + 2 K) h / 2]
         for number, layer in enumerate(self.layers):
             qkv = layer.qkv(self.normalise(x, layer.norm1))
             qkv.view(torch.complex64).mul_(turn)
@@ -325,10 +329,10 @@ class Decoder:
         if t == 1:
             q = q.view(b, self.kv_heads, -1, self.head_width)  # [B, K, G, h]
             if self.on_gpu and b == 1 and mask is not None:
-                # PyTorch's kernels walk through the positions one block after the other; products take all at once.
+                # PyTorch's kernels, of attention and of products, walk through the positions one block after the other.
                 bias = mask[0].expand(self.kv_heads, q.shape[2], -1)  # [K, G, S]
                 scores = torch.baddbmm(bias, q[0], keys[0].mT, alpha=self.head_width**-0.5)
-                return torch.bmm(scores.softmax(-1), values[0]).reshape(1, 1, -1)
+                return (scores.softmax(-1)[..., None] * values[0][:, None]).sum(2).view(1, 1, -1)
             return F.scaled_dot_product_attention(q, keys, values, mask).reshape(b, 1, -1)
         keys, values = (x.repeat_interleave(self.heads // self.kv_heads, dim=1) for x in (keys, values))
         y = F.scaled_dot_product_attention(q.transpose(1, 2), keys, values, mask, is_causal=mask is None)

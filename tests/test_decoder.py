@@ -202,25 +202,6 @@ def test_a_step_that_cannot_be_recorded_is_taken_without(monkeypatch: pytest.Mon
     close(torch.cat(states), reference(model, tokens)[0, 4:])
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
-@pytest.mark.parametrize("shape", ["shared keys", "tied head"])
-def test_a_recorded_step_on_a_gpu_gives_the_tokens_of_the_cpu(shape: str) -> None:
-    model = make(**SHAPES[shape])
-    x = model.embed(ids(1, 9)).detach()
-    wanted = list(answer_tokens(model, x, (), 40, Sampling(), torch.Generator()))
-    decoder = Decoder(model.cuda())
-    cache = decoder.new_cache(1, CONTEXT)
-    made = list(answer_tokens(decoder, x.cuda(), (), 40, Sampling(), torch.Generator(), cache=cache))
-    assert cache.graph is not None and decoder.graphs
-    assert [token for token, _ in made] == [token for token, _ in wanted]
-    for (_, one), (_, other) in zip(made, wanted, strict=True):
-        close(one.cpu(), other, 1e-3)
-    cache.lengths = [9]  # the same graph goes on from anywhere
-    more = decoder.embed(torch.tensor([[3]], device="cuda"))
-    again = answer_tokens(decoder, more, (), 5, Sampling(), torch.Generator(), cache=cache)
-    assert len(list(again)) == 5
-
-
 def test_norm_is_rms_norm_for_any_size_of_state() -> None:
     model = make()
     decoder = Decoder(model)

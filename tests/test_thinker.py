@@ -61,9 +61,9 @@ def test_right_padding_changes_nothing() -> None:
     torch.testing.assert_close(model(model.embed(tokens))[:1, :13], alone, atol=1e-5, rtol=1e-5)
 
 
-def loss_and_gradients(model: Thinker, targets: torch.Tensor) -> list[torch.Tensor | None]:
+def loss_and_gradients(model: Thinker, targets: torch.Tensor, select: bool = True) -> list[torch.Tensor | None]:
     """The loss, then every parameter's gradient."""
-    loss = model.loss(model(model.embed(ids(3, 11))), targets)
+    loss = model.loss(model(model.embed(ids(3, 11))), targets, select)
     (3 * loss).backward()  # a factor, as where a loss is one of several
     return [loss.detach(), *(p.grad for p in model.parameters())]
 
@@ -87,6 +87,10 @@ def test_chunked_loss_and_gradients_equal_plain_cross_entropy(
     with torch.no_grad():
         model = make(tie_embeddings=tied)
         torch.testing.assert_close(model.loss(model(model.embed(ids(3, 11))), targets), wanted.detach())
+    found = loss_and_gradients(make(tie_embeddings=tied), targets, select=False)
+    plain = loss_and_gradients(make(tie_embeddings=tied), targets)
+    for one, other in zip(found, plain, strict=True):
+        torch.testing.assert_close(one, other, atol=1e-6, rtol=1e-4)
 
 
 def test_the_loss_of_an_impossible_target_is_finite() -> None:

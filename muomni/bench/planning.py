@@ -109,13 +109,19 @@ class Planner:
     def measured(self, stage: str, batch: int, checkpointing: bool) -> dict[int, Trial]:
         """Trials of a batch and its halves, largest first: measured, or by a line where that would take long."""
         sizes = halves(batch)
+        if self.cap:  # a GPU's batch takes no long time, and one that does not fit fails
+            for size in sizes[:1] if stage in WHOLE else sizes:
+                trial = self.trial(stage, size, checkpointing)
+                if trial is not None and self.fits(trial):
+                    return {size: trial}
+            return {}
         small = max(1, batch // 8) if len(sizes) > 3 else sizes[-1]
         first = self.trial(stage, small, checkpointing)
         if first is None:
             return {}
         if small == batch:
             return {batch: first}
-        if 5 * first.seconds * batch / small <= 2 * QUICK or self.cap:
+        if 5 * first.seconds * batch / small <= 2 * QUICK:
             found = {small: first}
             for size in sizes:
                 if size > small and (trial := self.trial(stage, size, checkpointing)) is not None:
@@ -167,7 +173,7 @@ class Planner:
             limit = "memory"
         else:
             limit = "computing"
-        waiting = max(0.0, 1 - trial.seconds / computing)
+        waiting = max(trial.waiting, 1 - trial.seconds / computing)
         return StagePlan(
             stage,
             trial.batch,

@@ -1,13 +1,15 @@
 """Optimisers and the learning-rate schedule: Muon for matrices inside blocks, AdamW for everything else."""
 
 import math
-from collections.abc import Iterable, Mapping
+import warnings
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from muomni.device import cpu_has_fast_bf16, gpu_has_fast_bf16
+from muomni.train.memory import is_out_of_memory
 
 BLOCK_LISTS = ("blocks", "layers")  # the attributes under which the models keep their transformer blocks
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)  # quintic coefficients of the Muon post
@@ -54,6 +56,9 @@ class Muon(torch.optim.Optimizer):
     `torch.optim.Muon` always multiplies in bfloat16, about 100 times slower than float32 on a CPU without
     bf16 products, so here the precision follows the hardware; and matrices of one shape are orthogonalised
     together. A parameter [experts, rows, columns] counts as a stack of matrices.
+
+    On a GPU the update is recorded as a CUDA graph, one for every set of parameters that has had gradients: it is some
+    hundred operations, and starting them takes Python several times as long as the GPU computes.
     """
 
     def __init__(
@@ -65,33 +70,85 @@ class Muon(torch.optim.Optimizer):
         steps: int = 5,
     ) -> None:
         super().__init__(params, {"lr": lr, "weight_decay": weight_decay, "momentum": momentum, "steps": steps})
+        self.recorded: dict[tuple[int, ...], RecordedUpdate] = {}
+        self.recording = True
 
     @torch.no_grad()
     def step(self, closure: Any = None) -> None:  # type: ignore[override]
         """Update every parameter that has a gradient."""
         for group in self.param_groups:
-            shapes: dict[tuple[int, int], list[Tensor]] = {}
-            for p in group["params"]:
-                if p.grad is None:
-                    continue
+            learning = [p for p in group["params"] if p.grad is not None]
+            gradients = [p.grad for p in group["params"] if p.grad is not None]
+            for p in learning:
                 if "momentum_buffer" not in self.state[p]:
-                    self.state[p]["momentum_buffer"] = torch.zeros_like(p.grad)
-                rows, columns = p.shape[-2:]
-                shapes.setdefault((rows, columns), []).append(p)
-            for (rows, columns), matrices in shapes.items():
-                # Lists of tensors in one call each: on a GPU starting an operation takes longer than these do.
-                gradients = [p.grad for p in matrices if p.grad is not None]
-                buffers = [self.state[p]["momentum_buffer"] for p in matrices]
-                torch._foreach_lerp_(buffers, gradients, 1 - group["momentum"])
-                updates = torch._foreach_lerp(gradients, buffers, group["momentum"])  # Nesterov
-                stacked = torch.cat([update.reshape(-1, rows, columns) for update in updates])
-                fast = gpu_has_fast_bf16() if stacked.is_cuda else cpu_has_fast_bf16()
-                stacked = orthogonalise(stacked, group["steps"], torch.bfloat16 if fast else torch.float32)
-                parts = stacked.to(matrices[0].dtype).split([p.numel() // (rows * columns) for p in matrices])
-                scale = -group["lr"] * math.sqrt(max(1.0, rows / columns))
-                torch._foreach_mul_(matrices, 1 - group["lr"] * group["weight_decay"])
-                changes = [part.reshape(p.shape) for p, part in zip(matrices, parts, strict=True)]
-                torch._foreach_add_(matrices, changes, alpha=scale)
+                    self.state[p]["momentum_buffer"] = torch.zeros_like(p)
+            if learning and learning[0].is_cuda and self.recording:
+                self.replay(group, learning, gradients)
+            else:
+                self.update(group, learning, gradients, group["lr"])
+
+    def replay(self, group: dict[str, Any], learning: list[Tensor], gradients: list[Tensor]) -> None:
+        """`update` by a CUDA graph. The first update of a set of parameters is not recorded, and the second is."""
+        key = tuple(id(p) for p in learning)
+        if key not in self.recorded:
+            self.update(group, learning, gradients, group["lr"])
+            self.recorded[key] = RecordedUpdate(gradients)
+        elif not self.recorded[key](gradients, group["lr"], lambda *given: self.update(group, learning, *given)):
+            self.recording = False
+            self.update(group, learning, gradients, group["lr"])
+
+    def update(
+        self, group: dict[str, Any], learning: list[Tensor], gradients: list[Tensor], lr: float | Tensor
+    ) -> None:
+        """Update parameters with their gradients; the learning rate may be a scalar tensor on their device."""
+        shapes: dict[tuple[int, int], list[tuple[Tensor, Tensor]]] = {}
+        for p, gradient in zip(learning, gradients, strict=True):
+            rows, columns = p.shape[-2:]
+            shapes.setdefault((rows, columns), []).append((p, gradient))
+        for (rows, columns), pairs in shapes.items():
+            # Lists of tensors in one call each: on a GPU starting an operation takes longer than these do.
+            matrices, slopes = [p for p, _ in pairs], [gradient for _, gradient in pairs]
+            buffers = [self.state[p]["momentum_buffer"] for p in matrices]
+            torch._foreach_lerp_(buffers, slopes, 1 - group["momentum"])
+            updates = torch._foreach_lerp(slopes, buffers, group["momentum"])  # Nesterov
+            stacked = torch.cat([update.reshape(-1, rows, columns) for update in updates])
+            fast = gpu_has_fast_bf16() if stacked.is_cuda else cpu_has_fast_bf16()
+            stacked = orthogonalise(stacked, group["steps"], torch.bfloat16 if fast else torch.float32)
+            stacked = stacked.to(matrices[0].dtype) * (-math.sqrt(max(1.0, rows / columns)) * lr)
+            parts = stacked.split([p.numel() // (rows * columns) for p in matrices])
+            torch._foreach_mul_(matrices, 1 - lr * group["weight_decay"])
+            torch._foreach_add_(matrices, [part.reshape(p.shape) for p, part in zip(matrices, parts, strict=True)])
+
+
+class RecordedUpdate:
+    """An optimiser's update of certain parameters as a CUDA graph.
+
+    Args:
+        gradients: of these parameters, for their shapes.
+    """
+
+    def __init__(self, gradients: list[Tensor]) -> None:
+        self.gradients = [torch.empty_like(gradient) for gradient in gradients]
+        self.lr = torch.zeros((), device=gradients[0].device)
+        self.graph: torch.cuda.CUDAGraph | None = None
+
+    def __call__(self, gradients: list[Tensor], lr: float, update: Callable[[list[Tensor], Tensor], None]) -> bool:
+        """Update with these gradients and this learning rate. False if that could not be recorded: nothing is done."""
+        torch._foreach_copy_(self.gradients, gradients)
+        self.lr.fill_(lr)
+        if self.graph is None:
+            graph = torch.cuda.CUDAGraph()
+            try:
+                with torch.cuda.graph(graph):
+                    update(self.gradients, self.lr)
+            except RuntimeError as error:
+                if is_out_of_memory(error):
+                    raise
+                warnings.warn(f"Muon without a CUDA graph, which is slower: {error}", stacklevel=2)
+                return False
+            self.graph = graph
+        self.graph.replay()
+        return True
 
 
 def is_block_matrix(name: str, parameter: nn.Parameter, owner: nn.Module) -> bool:
