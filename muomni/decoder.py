@@ -29,8 +29,14 @@ from muomni.matrix import Matrix, Weights, check_weights
 from muomni.step_graph import GreedyGraph, StepGraph
 from muomni.thinker import Thinker
 
+try:
+    from muomni.attention_kernel import attend_and_store
+except ImportError:  # there is no Triton: PyTorch's attention does the same, slower
+    attend_and_store = None  # type: ignore[assignment]
+
 ROOM = 128  # positions by which caches that are kept differ
 FeedForward = Callable[[Tensor], Tensor]
+Mix = Callable[[int, Tensor], Tensor]
 Graph = TypeVar("Graph", StepGraph, GreedyGraph)
 Store = Callable[[int, Tensor], tuple[Tensor, Tensor]]
 
@@ -150,8 +156,8 @@ class Decoder:
         turned = heads < self.heads + self.kv_heads  # [H + 2 K, 1]
         rope = torch.complex(stack.cos, stack.sin)[:, None]  # [context, 1, h / 2]
         self.turns = torch.where(turned, rope, 1).flatten(1)  # [context, (H + 2 K) h / 2]
-        self.places = torch.arange(cfg.context, device=self.device)
         self.graphs = self.on_gpu
+        self.fused = self.on_gpu and attend_and_store is not None
         self.spare: dict[int, Cache] = {}  # by positions; on a GPU what is recorded for a cache is worth keeping
 
     def new_cache(self, batch: int, positions: int) -> Cache:
@@ -211,7 +217,7 @@ class Decoder:
         mask = None
         if start and t > 1:  # PyTorch's own causal mask has the first query see the first key only
             mask = torch.ones(t, end, dtype=torch.bool, device=x.device).tril(start)
-        states = self.run(x, self.turns[start:end], store, mask)
+        states = self.run(x, self.turns[start:end], self.mixing(store, mask))
         cache.lengths = [end] * len(cache.lengths)
         return states
 
@@ -237,6 +243,12 @@ class Decoder:
 
     def recorded(self, record: Callable[[], Graph]) -> Graph | None:
         """A graph, or None if it cannot be recorded; then none is tried again."""
+        if self.fused:
+            try:
+                return record()
+            except Exception as error:  # Triton's own kinds, such as a missing C compiler
+                warnings.warn(f"attention without a kernel of its own, which is slower: {error}", stacklevel=2)
+                self.fused = False
         try:
             return record()
         except RuntimeError as error:
@@ -270,19 +282,21 @@ class Decoder:
         Returns:
             States ``[B, D]``.
         """
-        rows = self.places[: len(ids)]
-        mask = self.places[: kv.shape[2]] <= at[:, None]  # [B, P]
-        if self.on_gpu:
-            mask = torch.where(mask, 0.0, -torch.inf)  # to be added to scores, once for all layers
+        x, turn = self.embed(ids[:, None]), self.turns[at][:, None]
+        if self.fused:
+
+            def mix(layer: int, qkv: Tensor) -> Tensor:
+                return attend_and_store(qkv[:, 0], kv[layer], at, self.heads)[:, None]
+
+            return self.run(x, turn, mix)[:, 0]
+        rows = torch.arange(len(ids), device=ids.device)
+        mask = torch.arange(kv.shape[2], device=ids.device) <= at[:, None]  # [B, P]
 
         def store(layer: int, new: Tensor) -> tuple[Tensor, Tensor]:
-            if len(ids) == 1:
-                kv[layer, 0].index_copy_(0, at, new[0])
-            else:
-                kv[layer][rows, at] = new[:, 0]
+            kv[layer][rows, at] = new[:, 0]
             return kv[layer, :, :, 0].transpose(1, 2), kv[layer, :, :, 1].transpose(1, 2)
 
-        return self.run(self.embed(ids[:, None]), self.turns[at][:, None], store, mask[:, None, None])[:, 0]
+        return self.run(x, turn, self.mixing(store, mask[:, None, None]))[:, 0]
 
     @plain
     def greedy_at(self, ids: Tensor, at: Tensor, kv: Tensor, states: Tensor, banned: Tensor) -> Tensor:
@@ -302,37 +316,44 @@ class Decoder:
         """The likeliest next tokens ``[B]`` after states ``[B, D]``, but for those that are banned."""
         return self.head(state).index_fill_(1, banned, -torch.inf).argmax(-1)
 
-    def run(self, x: Tensor, turn: Tensor, store: Store, mask: Tensor | None) -> Tensor:
+    def run(self, x: Tensor, turn: Tensor, mix: Mix) -> Tensor:
         """All layers.
 
         Args:
             x: ``[B, T, D]``.
             turn: rotations ``[(B,) T, (H + 2 K) h / 2]``, complex, of some rows of `turns`.
-            store: puts a layer's new keys and values ``[B, T, 2, K, h]`` away, and gives all of them, each
-                ``[B, K, S, h]``.
-            mask: ``[.., T, S]``, True where a key is seen, or what to add to its score, or None: a position sees itself
-                and all before it.
+            mix: attention of a layer: takes its number, and queries, keys and values ``[B, T, (H + 2 K) h]``, and gives
+                ``[B, T, D]``.
         """
-        b, t, _ = x.shape
         for number, layer in enumerate(self.layers):
             qkv = layer.qkv(self.normalise(x, layer.norm1))
             qkv.view(torch.complex64).mul_(turn)
-            q, kv = qkv.view(b, t, -1, self.head_width).split((self.heads, 2 * self.kv_heads), dim=2)
-            keys, values = store(number, kv.view(b, t, 2, self.kv_heads, self.head_width))
-            x = x + layer.out(self.attend(q, keys, values, mask))
+            x = x + layer.out(mix(number, qkv))
             x = x + layer.feed_forward(self.normalise(x, layer.norm2))
         return self.normalise(x, self.norm)
+
+    def mixing(self, store: Store, mask: Tensor | None) -> Mix:
+        """Attention by PyTorch.
+
+        Args:
+            store: puts a layer's new keys and values ``[B, T, 2, K, h]`` away, and gives all of them, each
+                ``[B, K, S, h]``.
+            mask: ``[.., T, S]``, True where a key is seen, or None: a position sees itself and all before it.
+        """
+
+        def mix(layer: int, qkv: Tensor) -> Tensor:
+            b, t, _ = qkv.shape
+            q, kv = qkv.view(b, t, -1, self.head_width).split((self.heads, 2 * self.kv_heads), dim=2)
+            keys, values = store(layer, kv.view(b, t, 2, self.kv_heads, self.head_width))
+            return self.attend(q, keys, values, mask)
+
+        return mix
 
     def attend(self, q: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None) -> Tensor:
         """Queries ``[B, T, H, h]`` over keys and values ``[B, K, S, h]``; returns ``[B, T, D]``."""
         b, t, _, _ = q.shape
         if t == 1:
             q = q.view(b, self.kv_heads, -1, self.head_width)  # [B, K, G, h]
-            if self.on_gpu and b == 1 and mask is not None:
-                # PyTorch's kernels, of attention and of products, walk through the positions one block after the other.
-                bias = mask[0].expand(self.kv_heads, q.shape[2], -1)  # [K, G, S]
-                scores = torch.baddbmm(bias, q[0], keys[0].mT, alpha=self.head_width**-0.5)
-                return (scores.softmax(-1)[..., None] * values[0][:, None]).sum(2).view(1, 1, -1)
             return F.scaled_dot_product_attention(q, keys, values, mask).reshape(b, 1, -1)
         keys, values = (x.repeat_interleave(self.heads // self.kv_heads, dim=1) for x in (keys, values))
         y = F.scaled_dot_product_attention(q.transpose(1, 2), keys, values, mask, is_causal=mask is None)

@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor
 
+TOGETHER = 4  # tokens that are started one after the other without looking at them
+
 
 def record(step: Callable[[], None], device: torch.device) -> torch.cuda.CUDAGraph:
     """A graph of what a function starts on the GPU.
@@ -61,7 +63,7 @@ class StepGraph:
 class GreedyGraph:
     """`muomni.decoder.Decoder.greedy_at` over the cache of one row, recorded. Its token is the next step's input.
 
-    So the GPU goes on by itself: while a token is looked at, the next is being made.
+    So the GPU goes on by itself: while some tokens are looked at, the next are being made.
 
     Args:
         step: takes ids ``[1]``, positions ``[1]``, the cache's tensor, a place for states ``[P, D]`` and banned ids,
@@ -105,19 +107,20 @@ class GreedyGraph:
         ready: list[torch.cuda.Event] = []
 
         @torch.inference_mode()
-        def begin() -> None:
-            if not ready:
+        def begin(begun: int, end: int) -> None:
+            if not begun:
                 self.ids.copy_(first)
                 self.at.fill_(start)
-            said[len(ready) : len(ready) + 1].copy_(self.ids, non_blocking=True)
-            self.graph.replay()
-            event = torch.cuda.Event()
-            event.record()
-            ready.append(event)
+            for number in range(begun, end):
+                said[number : number + 1].copy_(self.ids, non_blocking=True)
+                self.graph.replay()
+            ready.append(torch.cuda.Event())
+            ready[-1].record()
 
-        begin()
-        for number in range(limit):
-            if number + 1 < limit:
-                begin()
+        parts = [(at, min(at + TOGETHER, limit)) for at in range(0, limit, TOGETHER)]
+        begin(*parts[0])
+        for number, (begun, end) in enumerate(parts):
+            if number + 1 < len(parts):
+                begin(*parts[number + 1])
             ready[number].synchronize()
-            yield int(said[number]), self.states[start + number].clone()
+            yield from zip(said[begun:end].tolist(), self.states[start + begun : start + end].clone(), strict=True)
