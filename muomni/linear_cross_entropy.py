@@ -11,16 +11,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-# Logits of one chunk: 16 M numbers, 64 MB in fp32, whatever the batch, context and vocabulary. A GPU takes 128 M, since
-# it is done with 16 M before Python has started the next chunk.
+# Logits of one chunk: 16 M numbers, 64 MB in fp32, whatever the batch, context and vocabulary. A GPU takes 128 M in
+# training, since it is done with 16 M before Python has started the next chunk.
 CHUNK_LOGITS, CHUNK_LOGITS_GPU = 1 << 24, 1 << 27
 
 IGNORED = -100  # the target of a position that does not count
-
-
-def chunk(weight: Tensor) -> int:
-    """How many positions' logits are made at once with a matrix ``[V, D]``."""
-    return max(1, (CHUNK_LOGITS_GPU if weight.is_cuda else CHUNK_LOGITS) // len(weight))
 
 
 class LinearCrossEntropy(torch.autograd.Function):
@@ -30,7 +25,7 @@ class LinearCrossEntropy(torch.autograd.Function):
     def forward(ctx: Any, states: Tensor, weight: Tensor, targets: Tensor, kind: torch.dtype) -> Tensor:
         """Loss, and the gradients that `backward` only scales."""
         matrix = weight.to(kind)  # [V, D]
-        size = chunk(weight)
+        size = max(1, (CHUNK_LOGITS_GPU if weight.is_cuda else CHUNK_LOGITS) // len(weight))
         state_gradient = torch.empty_like(states)
         weight_gradient = torch.zeros_like(weight)
         total = states.new_zeros((), dtype=torch.float32)
@@ -79,7 +74,7 @@ def linear_cross_entropy(states: Tensor, weight: Tensor, targets: Tensor) -> Ten
         with torch.autocast(device, enabled=False):
             total: Tensor = LinearCrossEntropy.apply(states, weight, targets, kind)
         return total
-    size = chunk(weight)
+    size = max(1, CHUNK_LOGITS // len(weight))
     parts = [
         F.cross_entropy(F.linear(h, weight).float(), t, reduction="sum", ignore_index=IGNORED)
         for h, t in zip(states.split(size), targets.split(size), strict=True)
