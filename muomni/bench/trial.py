@@ -37,8 +37,8 @@ class Trial:
 
     Attributes:
         batch: samples in a micro-batch.
-        seconds: median time of a micro-batch, forward and backward.
-        update: median time of clipping and the optimisers, once a step.
+        seconds: typical time of a micro-batch, forward and backward.
+        update: typical time of clipping and the optimisers, once a step.
         waiting: share of the time spent waiting for data.
         making: median time to make a batch, which a second thread does meanwhile.
         peak_mb: memory at the peak: of the GPU if there is one, else of the process.
@@ -66,6 +66,7 @@ def try_steps(params: Params, stage: str, data: Path, seconds: float) -> Trial:
     device, cfg = pick_device(params.device), settings(params, stage)
     torch.manual_seed(params.seed)
     task = build(params, stage, data, device)
+    cycle = getattr(task, "cycle", 1)
     cfg = cfg.model_copy(update={"accumulate": 1, "steps": FOREVER, "warmup": FOREVER})
     progress = Progress(stage, 0, 1, quiet=True)
     computing, updating, making = list[float](), list[float](), list[float]()
@@ -94,7 +95,7 @@ def try_steps(params: Params, stage: str, data: Path, seconds: float) -> Trial:
         for number in count(2):
             step(number)
             gone = time.perf_counter() - began
-            if number >= 4 and gone > seconds:
+            if number > max(3, cycle) and gone > seconds:
                 break
         waiting = feed.waited / gone
         feed.close()
@@ -103,8 +104,13 @@ def try_steps(params: Params, stage: str, data: Path, seconds: float) -> Trial:
         start = time.perf_counter()
         task.batch(number, 0, rng)
         making.append(time.perf_counter() - start)
-    taken, updated, made = (statistics.median(times) for times in (computing, updating, making))
-    return Trial(cfg.batch_size, taken, updated, waiting, made, peak)
+    taken, updated = typical(computing, cycle), typical(updating, cycle)
+    return Trial(cfg.batch_size, taken, updated, waiting, statistics.median(making), peak)
+
+
+def typical(times: list[float], cycle: int) -> float:
+    """Mean over a cycle of steps that differ, each by its median over the cycles."""
+    return statistics.mean(statistics.median(times[place::cycle]) for place in range(cycle))
 
 
 def in_process(

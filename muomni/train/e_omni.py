@@ -5,6 +5,7 @@ text, which the Thinker would forget. Parts that are kept frozen never change, s
 recording is computed once. The Talker keeps learning on the Thinker's states as they change.
 """
 
+import math
 import random
 from collections.abc import Sequence
 from pathlib import Path
@@ -98,6 +99,7 @@ class OmniTask:
     ) -> None:
         self.cfg, self.omni, self.tokenizer, self.seed, self.device = cfg, omni, tokenizer, seed, device
         self.checkpointing = cfg.checkpointing
+        self.cycle = math.lcm(cfg.talker_every or 1, cfg.text_every or 1)  # steps after which their kinds come again
         parts: dict[str, nn.Module] = {
             "thinker": omni.thinker,
             "vision_projector": omni.vision_projector,
