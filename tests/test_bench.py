@@ -17,7 +17,7 @@ from muomni.bench.rehearsal import Rehearsal
 from muomni.bench.scaling import draw
 from muomni.bench.serving import read_bytes
 from muomni.bench.tasks import STAGES, build, settings, used, with_settings
-from muomni.bench.trial import Trial
+from muomni.bench.trial import Trial, typical
 from muomni.cli import main
 from muomni.device import pick_device
 from muomni.errors import UserError
@@ -88,6 +88,12 @@ def test_a_batch_is_halved_while_it_is_even_and_larger_ones_lie_on_the_line() ->
     found = line(ONE, other, 16)
     assert found.seconds == pytest.approx(0.5 + 0.1 * 12) and found.peak_mb == pytest.approx(900 + 100 * 12)
     assert found.extrapolated and not line(ONE, other, 4).extrapolated
+
+
+def test_steps_that_differ_count_by_their_share() -> None:
+    """As in stage E, where a median would not see the steps that are heavier."""
+    assert typical([1.0, 1.0, 1.0, 5.0, 1.0, 1.0, 9.0, 5.0], 4) == (1 + 1 + 5 + 5) / 4
+    assert typical([3.0, 1.0, 50.0], 1) == 3.0
 
 
 class Guessed(Planner):
