@@ -10,7 +10,7 @@ from muomni.errors import UserError
 from pipelines import figures, sizes
 
 ROOT = Path(__file__).parents[1]
-PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
+PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
 
 README = "# Top\n<!-- figures -->\nold\n<!-- /figures -->\nmiddle\n<!-- times -->\n<!-- /times -->\nend\n"
 SUMMARY = {"thinker_perplexity": {"value": 31.41592, "n": 59213}, "swaps_passed": {"value": 6, "n": 6}}
