@@ -156,7 +156,7 @@ class Decoder:
         turned = heads < self.heads + self.kv_heads  # [H + 2 K, 1]
         rope = torch.complex(stack.cos, stack.sin)[:, None]  # [context, 1, h / 2]
         self.turns = torch.where(turned, rope, 1).flatten(1)  # [context, (H + 2 K) h / 2]
-        self.graphs = self.on_gpu
+        self.graphs = self.on_gpu and not cfg.n_experts  # how many tokens an expert gets is not known beforehand
         self.fused = self.on_gpu and attend_and_store is not None
         self.spare: dict[int, Cache] = {}  # by positions; on a GPU what is recorded for a cache is worth keeping
 

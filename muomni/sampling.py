@@ -143,7 +143,9 @@ def answer_batch(thinker: Thinker | Decoder, requests: Sequence[Request]) -> Ite
     forbidden = {i: torch.tensor(sorted(requests[i].banned), dtype=torch.int64, device=prompts.device) for i in rows}
     ended = [False] * len(rows)
     while not all(ended):
-        logits = decoder.logits(state).clone()  # a tensor that may be written to
+        logits = decoder.logits(state)
+        if any(requests[index].banned for index in rows):
+            logits = logits.clone()  # a tensor that may be written to
         for row, index in enumerate(rows):
             if requests[index].banned:
                 logits[row].index_fill_(0, forbidden[index], -torch.inf)

@@ -13,7 +13,7 @@ from muomni.layers import Block, Stack, SwiGLU
 from muomni.mel import MelConfig
 from muomni.omni import FusionConfig, Omni, OmniConfig
 from muomni.talker import TalkerConfig
-from muomni.thinker import ThinkerConfig
+from muomni.thinker import Thinker, ThinkerConfig
 from muomni.tokenizer import Tokenizer, train_tokenizer
 from muomni.vision_encoder import VisionEncoderConfig
 from muomni.vocoder import VocoderConfig
@@ -98,6 +98,21 @@ def enlarge(model: M, factor: float = 5) -> M:
         if parameter.ndim == 2 and "blocks." in name:
             parameter.mul_(factor)
     return model
+
+
+def small_thinker(**changes: object) -> Thinker:
+    """Random weights; embeddings and head enlarged, too."""
+    torch.manual_seed(0)
+    model = enlarge(Thinker(THINKER.model_copy(update=changes)).eval())
+    with torch.no_grad():
+        model.embedding.weight.mul_(10)
+        model.head.weight.mul_(1 if model.head.weight is model.embedding.weight else 10)
+    return model
+
+
+def token_ids(*shape: int, seed: int = 0) -> Tensor:
+    """Random tokens for `small_thinker`."""
+    return torch.randint(THINKER.vocab_size, shape, generator=torch.Generator().manual_seed(seed))
 
 
 def small_omni(seed: int = 0) -> Omni:

@@ -4,7 +4,8 @@ import math
 
 import pytest
 import torch
-from small_models import THINKER, enlarge
+from small_models import THINKER, small_thinker
+from small_models import token_ids as ids
 
 from muomni import decoder as decoder_file
 from muomni import matrix as matrix_file
@@ -25,20 +26,13 @@ CONTEXT = THINKER.context
 
 
 def make(**changes: object) -> Thinker:
-    torch.manual_seed(0)
-    model = enlarge(Thinker(THINKER.model_copy(update=changes)).eval())
+    model = small_thinker(**changes)
     with torch.no_grad():
-        model.embedding.weight.mul_(10)
-        model.head.weight.mul_(1 if model.head.weight is model.embedding.weight else 10)
         for block in model.stack.blocks:  # training moves the gains away from 1
             block.norm1.weight.uniform_(0.5, 2)
             block.norm2.weight.uniform_(0.5, 2)
         model.stack.norm.weight.uniform_(0.5, 2)
     return model
-
-
-def ids(*shape: int, seed: int = 0) -> torch.Tensor:
-    return torch.randint(THINKER.vocab_size, shape, generator=torch.Generator().manual_seed(seed))
 
 
 def reference(model: Thinker, tokens: torch.Tensor) -> torch.Tensor:

@@ -6,7 +6,9 @@ from typing import Any
 
 import pytest
 import torch
-from small_models import THINKER, enlarge
+from small_models import THINKER
+from small_models import small_thinker as make
+from small_models import token_ids as ids
 from torch import Tensor, nn
 
 from muomni.decoder import Decoder
@@ -14,7 +16,6 @@ from muomni.device import pick_device
 from muomni.linear_cross_entropy import linear_cross_entropy
 from muomni.params import read_params
 from muomni.sampling import Request, Sampling, answer_batch, answer_tokens
-from muomni.thinker import Thinker
 from muomni.train.a_thinker import ThinkerTask
 from muomni.train.optim import Muon
 from muomni.train.parts import EAGER_STEPS, Parts
@@ -26,19 +27,6 @@ CFG = TrainConfig(
     **dict(steps=9, batch_size=2, accumulate=1, lr=0.01, muon_lr=0.02, weight_decay=0.1, warmup=1, min_lr=0.1, clip=1),
     **dict(eval_every=9, save_every=9, checkpointing=False, max_bad_steps=0),
 )
-
-
-def make(**changes: object) -> Thinker:
-    torch.manual_seed(0)
-    model = enlarge(Thinker(THINKER.model_copy(update=changes)).eval())
-    with torch.no_grad():
-        model.embedding.weight.mul_(10)
-        model.head.weight.mul_(1 if model.head.weight is model.embedding.weight else 10)
-    return model
-
-
-def ids(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randint(THINKER.vocab_size, shape, generator=torch.Generator().manual_seed(seed))
 
 
 def rng() -> torch.Generator:

@@ -2,7 +2,8 @@
 
 import pytest
 import torch
-from small_models import THINKER, enlarge
+from small_models import THINKER
+from small_models import small_thinker as thinker
 
 from muomni.decoder import Decoder
 from muomni.sampling import Request, Sampling, answer_batch, answer_tokens, choose
@@ -40,15 +41,6 @@ def test_top_k_and_top_p_leave_the_likeliest() -> None:
     assert (shares(Sampling(temperature=1.0, top_p=0.01)) > 0).tolist() == [False, True, False, False, False]
     two = shares(Sampling(temperature=1.0, top_p=0.5))
     torch.testing.assert_close(two[[1, 4]], LOGITS[[1, 4]].softmax(-1), atol=0.05, rtol=0)
-
-
-def thinker(**changes: object) -> Thinker:
-    torch.manual_seed(0)
-    model = enlarge(Thinker(THINKER.model_copy(update=changes)).eval())
-    with torch.no_grad():
-        model.embedding.weight.mul_(10)
-        model.head.weight.mul_(1 if model.head.weight is model.embedding.weight else 10)
-    return model
 
 
 def prompt(model: Thinker, length: int = 6) -> torch.Tensor:

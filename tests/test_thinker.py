@@ -3,26 +3,15 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from small_models import THINKER, enlarge
+from small_models import THINKER
+from small_models import small_thinker as make
+from small_models import token_ids as ids
 
 from muomni import linear_cross_entropy
 from muomni.config import parse
 from muomni.errors import UserError
 from muomni.layers import branch_positions
 from muomni.thinker import Thinker, ThinkerConfig
-
-
-def make(**changes: object) -> Thinker:
-    torch.manual_seed(0)
-    model = enlarge(Thinker(THINKER.model_copy(update=changes)).eval())
-    with torch.no_grad():
-        model.embedding.weight.mul_(10)
-        model.head.weight.mul_(1 if model.head.weight is model.embedding.weight else 10)
-    return model
-
-
-def ids(*shape: int, seed: int = 0) -> torch.Tensor:
-    return torch.randint(THINKER.vocab_size, shape, generator=torch.Generator().manual_seed(seed))
 
 
 @pytest.mark.parametrize("experts", [0, 4])
