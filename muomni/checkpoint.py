@@ -15,6 +15,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from muomni.data.files import flush, flush_folder
 from muomni.errors import UserError
 
 WEIGHTS, CONFIG, CARD = "model.safetensors", "config.json", "card.json"
@@ -124,8 +125,7 @@ def save_checkpoint(
         (temporary / name).write_text(json.dumps(values, indent=1, sort_keys=True) + "\n", encoding="utf-8")
     for name, source in (files or {}).items():
         shutil.copyfile(source, temporary / name)
-    for path in (*temporary.iterdir(), temporary):
-        flush(path)
+    flush_folder(temporary)
     # A folder cannot be renamed over a full one. A crash between the renames leaves the old one, which
     # `load_checkpoint` puts back.
     if target.exists():
@@ -134,15 +134,6 @@ def save_checkpoint(
     os.replace(temporary, target)
     flush(target.parent)
     shutil.rmtree(old, ignore_errors=True)
-
-
-def flush(path: Path) -> None:
-    """Have a file's content, or a folder's entries, written to the disk."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def weights_sha256(folder: str | Path) -> str:

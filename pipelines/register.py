@@ -13,6 +13,7 @@ from muomni.config import section
 from muomni.data.files import atomic_write_json
 from muomni.registry_config import RegistryConfig
 from pipelines.candidate import candidates
+from pipelines.kept_states import clear
 from pipelines.promotion import PARTS, promote
 from pipelines.run import main
 from pipelines.versions import CHALLENGER, CHAMPION, mlflow_errors, registry_client
@@ -64,6 +65,7 @@ def register(cfg: RegistryConfig, checkpoints: Path, metrics: Path) -> dict[str,
 
 def run() -> None:
     """Register and note what came of it."""
+    clear()  # no training comes after this stage to do it
     found = register(section(RegistryConfig, "registry"), CHECKPOINTS, METRICS)
     atomic_write_json(OUT, found)
     print(f"models:/{found['name']}/{found['version']} is {' and '.join(found['aliases'])}")

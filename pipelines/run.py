@@ -15,7 +15,6 @@ State lives in the folder that the environment variable ``MUOMNI_STATE`` names, 
 
 import ctypes
 import fcntl
-import json
 import os
 import select
 import shutil
@@ -31,6 +30,7 @@ from typing import IO, Self
 
 import psutil
 
+from muomni.data.files import atomic_write_json, flush, flush_folder
 from muomni.errors import UserError
 
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
@@ -66,9 +66,11 @@ def publish(made: Path, final: Path) -> None:
     old = final.with_name(f".{final.name}.old")
     shutil.rmtree(old, ignore_errors=True)
     final.parent.mkdir(parents=True, exist_ok=True)
+    flush_folder(made)
     if final.exists():
         final.rename(old)
     made.rename(final)
+    flush(final.parent)
     shutil.rmtree(old, ignore_errors=True)
 
 
@@ -204,16 +206,13 @@ def take_lock(stage: str, root: Path | None = None, sending: bool = False) -> IO
 def record(stage: str, seconds: float, peak: int) -> None:
     """Write a finished stage's time and memory (bytes), read by `pipelines.times`."""
     path = state_root() / "times" / f"{stage}.json"
-    path.parent.mkdir(parents=True, exist_ok=True)
     figures = {
         "stage": stage,
         "seconds": round(seconds, 2),
         "peak_mb": round(peak / 1e6),
         "finished": datetime.now(UTC).isoformat(timespec="milliseconds"),
     }
-    partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
-    partial.replace(path)
+    atomic_write_json(path, figures)
 
 
 @contextmanager

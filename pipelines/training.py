@@ -1,6 +1,7 @@
 """What the entry points of all trainings share: device, tracking, the loop, and writing what came out."""
 
 import json
+import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,6 +19,7 @@ from muomni.errors import UserError
 from muomni.train import parallel, state
 from muomni.train.loop import Task, TrainConfig, fit
 from muomni.train.report import read_metrics
+from pipelines.kept_states import clear, keep
 from pipelines.run import new_dir, state_dir
 from pipelines.sync import set_aside
 from pipelines.tracking import track
@@ -89,7 +91,8 @@ def run_stage(
     """Train a stage from its configuration to its checkpoints.
 
     An interrupted run goes on where it stopped if parameters, data and code are the same. Metrics and samples
-    of the training go to ``metrics/train/<name>/``; the state is removed once all outputs are written.
+    of the training go to ``metrics/train/<name>/``; the state is removed once all outputs are written, and known to
+    DVC if that runs the stage (`pipelines.kept_states`).
 
     Args:
         name: the stage's name in ``dvc.yaml``.
@@ -114,6 +117,7 @@ def run_stage(
     torch.manual_seed(seed)
     task = build()  # before the fingerprint, so that every module it needs is loaded and counted
     fingerprint = state.fingerprint(plain, found)
+    clear()
     folder = state_dir(name)
 
     def train() -> dict[str, float]:
@@ -141,6 +145,9 @@ def run_stage(
             write_curves(made, read_metrics(folder / "metrics.jsonl"))
             if (folder / "samples").is_dir():
                 shutil.copytree(folder / "samples", made / "samples")
-    set_aside(folder)
-    state.finish(folder)
+    if "DVC_STAGE" in os.environ:
+        keep(folder)
+    else:
+        set_aside(folder)
+        state.finish(folder)
     return metrics

@@ -13,6 +13,30 @@ from muomni.errors import UserError
 MANIFEST = "manifest.json"
 
 
+def flush(path: str | Path) -> None:
+    """Have a file's content, or a folder's entries, written to the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def flush_folder(folder: str | Path) -> None:
+    """`flush` everything below a folder, and the folder itself: before a rename that makes it count."""
+    for path in Path(folder).rglob("*"):
+        if path.is_dir() or path.is_file():
+            flush(path)
+    flush(folder)
+
+
+def put_in_place(temporary: Path, path: Path) -> None:
+    """Give a finished file its name; a machine that stops leaves the old content or the new, never a part."""
+    flush(temporary)
+    os.replace(temporary, path)
+    flush(path.parent)
+
+
 def atomic_write_bytes(path: str | Path, data: bytes) -> None:
     """Write a file under a temporary name and rename it, so that nobody ever sees half of it."""
     path = Path(path)
@@ -20,7 +44,7 @@ def atomic_write_bytes(path: str | Path, data: bytes) -> None:
     temporary = temporary_name(path)
     try:
         temporary.write_bytes(data)
-        os.replace(temporary, path)
+        put_in_place(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
 

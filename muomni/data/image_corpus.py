@@ -17,7 +17,7 @@ from pydantic import Field, model_validator
 from muomni.config import Section
 from muomni.data.badsamples import BadSamples
 from muomni.data.concepts import Concept, by_name, select_concepts
-from muomni.data.files import atomic_write_bytes, licence, read_jsonl, write_jsonl, write_manifest
+from muomni.data.files import licence, read_jsonl, write_jsonl, write_manifest
 from muomni.data.splits import split_of
 from muomni.errors import UserError
 
@@ -227,10 +227,9 @@ def build_image_corpus(config: ImagesConfig, seed: int, folder: str | Path, wher
     bad.check(len(images) + len(bad))
     rows = []
     for named in images:
-        buffer = io.BytesIO()
-        named.image.save(buffer, "PNG")
         file = f"drawings/{named.id}.png"
-        atomic_write_bytes(folder / file, buffer.getvalue())
+        (folder / file).parent.mkdir(exist_ok=True)
+        named.image.save(folder / file, "PNG")
         row = dataclasses.asdict(named.concept) | {"attributes": sorted(named.concept.attributes)}
         rows.append(row | {"id": named.id, "file": file, "split": named.split, "drawing": named.concept.file})
     write_jsonl(folder / CONCEPTS, rows)

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from muomni.data.files import atomic_write_json, read_jsonl, sha256_file, temporary_name
+from muomni.data.files import atomic_write_json, put_in_place, read_jsonl, sha256_file, temporary_name
 from muomni.errors import UserError
 from muomni.tokenizer import Tokenizer
 
@@ -40,7 +40,7 @@ def pack_split(rows: Iterable[dict[str, Any]], tokenizer: Tokenizer, path: str |
                 figures["tokens"] += len(ids)
                 figures["documents"] += 1
                 figures["bytes"] += len(row["text"].encode("utf-8"))
-        temporary.replace(path)
+        put_in_place(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
     total = {name: sum(f[name] for f in sources.values()) for name in ("tokens", "documents", "bytes")}

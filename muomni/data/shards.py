@@ -8,7 +8,6 @@ follows the key's dot is the member's name in the sample's dict. Values are deco
 import hashlib
 import io
 import json
-import os
 import re
 import tarfile
 from collections.abc import Iterator, Mapping
@@ -19,7 +18,7 @@ from typing import Any, Self
 import numpy as np
 import webdataset as wds
 
-from muomni.data.files import atomic_write_json, read_json, sha256_file, temporary_name
+from muomni.data.files import atomic_write_json, put_in_place, read_json, sha256_file, temporary_name
 from muomni.errors import UserError
 
 INDEX = "index.json"
@@ -121,7 +120,7 @@ class ShardWriter:
         self._tar.close()
         path = self._path
         digest = sha256_file(temporary_name(path))
-        os.replace(temporary_name(path), path)
+        put_in_place(temporary_name(path), path)
         self.shards.append({"file": path.name, "samples": self._samples, "sha256": digest})
         self._tar, self._samples = None, 0
 

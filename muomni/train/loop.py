@@ -10,6 +10,7 @@ import contextlib
 import math
 import os
 import shutil
+import sys
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -112,6 +113,7 @@ class Training:
         feed = Feed(self.task.batch, self.seed, places)
         try:
             for step in range(self.start, cfg.steps):
+                sys.audit("muomni.step", self.name, step)  # PEP 578: for whoever watches, or kills at a set place
                 loss, norm = self.gradients(step, feed, progress)
                 self.update(step + 1, loss, norm, progress)
                 done = step + 1

@@ -10,6 +10,8 @@ from typing import Any
 
 from tqdm import tqdm
 
+from muomni.data.files import atomic_write_text
+
 SPARSE = 10.0  # seconds between progress lines where standard error is no terminal
 
 
@@ -25,9 +27,7 @@ class MetricsFile:
         path.parent.mkdir(parents=True, exist_ok=True)
         kept = read_metrics(path)
         self.steps = {line["step"] for line in kept}
-        temporary = path.with_name(path.name + ".tmp")
-        temporary.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
-        os.replace(temporary, path)
+        atomic_write_text(path, "".join(json.dumps(line) + "\n" for line in kept))
         self.file = path.open("a", encoding="utf-8")
 
     def write(self, step: int, values: dict[str, float]) -> None:

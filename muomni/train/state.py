@@ -17,6 +17,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from muomni.data.files import atomic_write_json, put_in_place
 from muomni.errors import UserError
 
 STATE_FILE = "state.safetensors"
@@ -65,35 +66,21 @@ def prepare(folder: Path, wanted: str) -> None:
         raise UserError(f"{folder}: holds {others[0]}, which is no training's state; name another folder")
     if (folder / STATE_FILE).is_file():
         print(f"{folder}: parameters, data or code changed: starting again", file=sys.stderr)
-    shutil.rmtree(folder, ignore_errors=True)
+    finish(folder)
     folder.mkdir(parents=True)
-    write_atomic(folder / FINGERPRINT_FILE, json.dumps({"fingerprint": wanted}).encode())
+    atomic_write_json(folder / FINGERPRINT_FILE, {"fingerprint": wanted})
 
 
 def finish(folder: Path) -> None:
-    """Remove a finished training's state; call it once the stage's outputs are on disk."""
-    gone = folder.with_name(f".{folder.name}.gone")  # renamed first: a crash never leaves half a state
+    """Remove a training's state that nobody needs any more: after the stage's outputs are safe, or another training's.
+
+    Renamed first: a crash never leaves half a state, which nothing could tell from a folder of something else.
+    """
+    gone = folder.with_name(f".{folder.name}.gone")
     shutil.rmtree(gone, ignore_errors=True)
     if folder.exists():
         os.replace(folder, gone)
         shutil.rmtree(gone)
-
-
-def sync_file(path: Path) -> None:
-    """Flush a written file (or a folder's entries) to the disk."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
-def write_atomic(path: Path, content: bytes) -> None:
-    """Write a small file so that a reader sees the old content or the new, never a part."""
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_bytes(content)
-    sync_file(temporary)
-    os.replace(temporary, path)
 
 
 def flatten_optimisers(optimisers: list[torch.optim.Optimizer]) -> dict[str, Tensor]:
@@ -163,9 +150,7 @@ def save_state(
     separate = {key: value.detach().cpu().clone().contiguous() for key, value in tensors.items()}
     temporary = folder / (STATE_FILE + ".tmp")
     save_file(separate, temporary, metadata={"facts": json.dumps(facts)})
-    sync_file(temporary)
-    os.replace(temporary, folder / STATE_FILE)
-    sync_file(folder)
+    put_in_place(temporary, folder / STATE_FILE)
 
 
 def load_state(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]] | None:

@@ -20,6 +20,7 @@ from pathlib import Path
 from safetensors.torch import save_file
 from torch import nn
 
+from muomni.data.files import flush_folder
 from muomni.train.state import module_tensors
 
 KEPT = 3  # folders that wait to be taken
@@ -43,6 +44,7 @@ def keep_weights(root: Path, step: int, modules: Mapping[str, nn.Module], metric
     save_file({key: value.cpu().clone().contiguous() for key, value in tensors.items()}, partial / "model.safetensors")
     finite = {name: value for name, value in metrics.items() if math.isfinite(value)}
     (partial / "metrics.json").write_text(json.dumps({"step": step, **finite}) + "\n", encoding="utf-8")
+    flush_folder(partial)
     remove(final)
     os.replace(partial, final)
     for old in sorted(root.glob("step-*"))[:-KEPT]:
