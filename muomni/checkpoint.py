@@ -1,23 +1,31 @@
-"""Checkpoints: folders of ``model.safetensors``, ``config.json``, ``card.json``. Nothing is unpickled."""
+"""Checkpoints: folders of ``model.safetensors``, ``config.json``, ``card.json``. Nothing is unpickled.
 
-import hashlib
+A checkpoint may come from anywhere, and its card has the hash of every other file. `muomni.fitting` puts the weights
+into modules.
+"""
+
 import json
+import math
 import os
 import shutil
 import subprocess
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, TypeVar
 
 import torch
+from pydantic import Field, model_validator
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from muomni.data.files import flush, flush_folder
+from muomni.config import Section, parse
+from muomni.data.files import flush, flush_folder, sha256_file, sha256_folder
 from muomni.errors import UserError
+from muomni.untrusted import MOST_JSON, plain_file, read_object
 
+C = TypeVar("C")
 WEIGHTS, CONFIG, CARD = "model.safetensors", "config.json", "card.json"
 STAGES = {  # which stage makes which folder
     "thinker": "a-thinker",
@@ -28,6 +36,42 @@ STAGES = {  # which stage makes which folder
     "vocoder": "d-vocoder",
     "omni": "e-omni",
 }
+MOST_HEADER = 8 << 20  # bytes of the names and shapes in front of the weights
+TYPES = {
+    "F64": torch.float64,
+    "F32": torch.float32,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "I64": torch.int64,
+    "I32": torch.int32,
+    "I16": torch.int16,
+    "I8": torch.int8,
+    "U8": torch.uint8,
+    "BOOL": torch.bool,
+}
+Digest = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+
+
+class Card(Section):
+    """What ``card.json`` holds: see `make_card` and `save_checkpoint`."""
+
+    component: str
+    parameters: int = Field(ge=0)
+    data: dict[str, str]
+    revision: str
+    params: dict[str, Any]
+    metrics: dict[str, float]
+    seconds: float = Field(ge=0)
+    run: str
+    weights_sha256: Digest = Field(description="of model.safetensors")
+    files_sha256: dict[str, Digest] = Field(description="of every other file but the card")
+
+    @model_validator(mode="after")
+    def check(self) -> "Card":
+        """The configuration is among the files."""
+        if CONFIG not in self.files_sha256:
+            raise ValueError(f"files_sha256 has no {CONFIG}")
+        return self
 
 
 @dataclass(frozen=True)
@@ -62,7 +106,7 @@ def make_card(
         module: what was trained; its parameters are counted, a shared one once.
         data: hash of each data set and checkpoint that went in.
         params: the stage's parameters.
-        metrics: as measured at the end of the training.
+        metrics: as measured at the end of the training; what is not finite is left out.
         seconds: time the training took.
         run: key of the tracked run that made it.
     """
@@ -72,10 +116,18 @@ def make_card(
         "data": dict(data),
         "revision": revision(),
         "params": dict(params),
-        "metrics": dict(metrics),
+        "metrics": {name: value for name, value in metrics.items() if math.isfinite(value)},
         "seconds": round(seconds, 1),
         "run": run,
     }
+
+
+def input_sha256(path: Path) -> str:
+    """The hash that a card has of a file or folder which a stage read.
+
+    A checkpoint's card does not count: it tells when the weights were made, not what they are.
+    """
+    return sha256_folder(path, (CARD,)) if path.is_dir() else sha256_file(path)
 
 
 def revision() -> str:
@@ -110,7 +162,7 @@ def save_checkpoint(
         folder: where to.
         state: a module's ``state_dict()``; tensors may be on any device and share memory.
         config: the sections that build the module, JSON values.
-        card: from `make_card`; ``weights_sha256`` is added.
+        card: from `make_card`; ``weights_sha256`` and ``files_sha256`` are added.
         files: further files to copy in, by name.
     """
     target = Path(folder)
@@ -120,11 +172,11 @@ def save_checkpoint(
     temporary.mkdir()
     tensors = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in state.items()}
     save_file(tensors, temporary / WEIGHTS)
-    card = dict(card) | {"weights_sha256": weights_sha256(temporary)}
-    for name, values in ((CONFIG, config), (CARD, card)):
-        (temporary / name).write_text(json.dumps(values, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+    write_json(temporary / CONFIG, config)
     for name, source in (files or {}).items():
         shutil.copyfile(source, temporary / name)
+    others = {name: sha256_file(temporary / name) for name in (CONFIG, *(files or {}))}
+    write_json(temporary / CARD, dict(card) | {"weights_sha256": weights_sha256(temporary), "files_sha256": others})
     flush_folder(temporary)
     # A folder cannot be renamed over a full one. A crash between the renames leaves the old one, which
     # `load_checkpoint` puts back.
@@ -136,19 +188,59 @@ def save_checkpoint(
     shutil.rmtree(old, ignore_errors=True)
 
 
+def write_json(path: Path, values: Mapping[str, Any]) -> None:
+    """Write JSON that `read_object` reads again."""
+    path.write_text(json.dumps(values, indent=1, sort_keys=True, allow_nan=False) + "\n", encoding="utf-8")
+
+
 def weights_sha256(folder: str | Path) -> str:
     """The hash of a checkpoint's weights."""
-    with (Path(folder) / WEIGHTS).open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return sha256_file(Path(folder) / WEIGHTS)
 
 
 def load_checkpoint(folder: str | Path) -> Checkpoint:
-    """Read a checkpoint folder.
+    """Read a checkpoint folder, whose files must be those that its card was written for.
+
+    Raises:
+        UserError: if the folder or a file in it is missing, corrupt or changed.
+    """
+    return load_checked(folder, lambda found: None)[0]
+
+
+def load_checked(folder: str | Path, check: Callable[[Checkpoint], C]) -> tuple[Checkpoint, C]:
+    """Read a checkpoint folder after a check of everything but the weights.
+
+    Args:
+        folder: where it is.
+        check: is given what `peek_checkpoint` gives before any weight is read, and raises if something does not fit.
+
+    Returns:
+        The checkpoint, and what the check returned.
+
+    Raises:
+        UserError: as `load_checkpoint`.
+    """
+    found = peek_checkpoint(folder)
+    checked = check(found)
+    folder, again = Path(folder), remedy(folder)
+    for name, digest in digests(found.card).items():
+        if sha256_file(plain_file(folder, name)) != digest:
+            raise UserError(f"{folder / name}: is not the file that {CARD} was written for (other SHA-256); {again}")
+    return replace(found, state=read_tensors(folder, again, "cpu")), checked
+
+
+def digests(card: Mapping[str, Any]) -> dict[str, str]:
+    """The hash of every file that a card was written for, by name."""
+    return {WEIGHTS: card["weights_sha256"], **card["files_sha256"]}
+
+
+def peek_checkpoint(folder: str | Path) -> Checkpoint:
+    """Read everything of a checkpoint but its weights: they are on the meta device, and not compared with the card.
 
     Raises:
         UserError: if the folder or a file in it is missing or corrupt.
     """
-    folder = Path(folder)
+    folder, again = Path(folder), remedy(folder)
     old = folder.with_name(f".{folder.name}.old")
     if not folder.exists() and (old / CARD).is_file():
         os.replace(old, folder)
@@ -157,60 +249,42 @@ def load_checkpoint(folder: str | Path) -> Checkpoint:
     if not folder.is_dir():
         raise UserError(f"{folder}: no checkpoint folder here; {hint}")
     for name in (WEIGHTS, CONFIG, CARD):
-        if not (folder / name).is_file():
+        if not (folder / name).exists():
             raise UserError(f"{folder}: {name} is missing; {hint}")
-    again = f"run `dvc repro --force {stage}` to make it again" if stage else "copy or train it again"
     try:
-        with safe_open(folder / WEIGHTS, framework="pt") as file:
-            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError, ValueError) as error:
-        reason = " ".join(str(error).split())
-        raise UserError(f"{folder / WEIGHTS}: not readable as safetensors ({reason}); {again}") from None
-    documents = []
-    for name in (CONFIG, CARD):
-        try:
-            values = json.loads((folder / name).read_text(encoding="utf-8"))
-        except ValueError as error:  # includes UnicodeDecodeError
-            raise UserError(f"{folder / name}: not valid JSON ({error}); {again}") from None
-        if not isinstance(values, dict):
-            raise UserError(f"{folder / name}: expected a JSON object; {again}")
-        documents.append(values)
-    return Checkpoint(state, *documents)
+        config, card = (read_object(plain_file(folder, name, MOST_JSON)) for name in (CONFIG, CARD))
+        parse(Card, card, str(folder / CARD))
+    except UserError as error:
+        raise UserError(f"{error}; {again}") from None
+    return Checkpoint(read_tensors(folder, again, "meta"), config, card)
 
 
-def load_into(module: nn.Module, state: Mapping[str, Tensor], prefix: str = "", where: str = "checkpoint") -> None:
-    """Copy tensors into a module, which must fit them exactly.
+def remedy(folder: str | Path) -> str:
+    """What to do about a damaged checkpoint."""
+    stage = STAGES.get(Path(folder).name)
+    return f"run `dvc repro --force {stage}` to make it again" if stage else "copy or train it again"
 
-    Args:
-        module: built from the checkpoint's configuration.
-        state: as `Checkpoint.state`.
-        prefix: take only names that start with it, and cut it off.
-        where: what messages call the checkpoint, for example its folder.
+
+def read_tensors(folder: Path, again: str, device: str) -> dict[str, Tensor]:
+    """The weights on the CPU, or on the meta device their shapes and types.
 
     Raises:
-        UserError: naming tensors that are missing, that nothing expects, or that have another shape.
+        UserError: if the file is damaged.
     """
-    given = {name.removeprefix(prefix): tensor for name, tensor in state.items() if name.startswith(prefix)}
-    wanted = module.state_dict()
-    shapes = [
-        f"{name} {list(tensor.shape)} instead of {list(wanted[name].shape)}"
-        for name, tensor in given.items()
-        if name in wanted and tensor.shape != wanted[name].shape
-    ]
-    faults = {
-        "missing tensors": [name for name in wanted if name not in given],
-        "unexpected tensors": [name for name in given if name not in wanted],
-        "other shapes": shapes,
-    }
-    found = [f"{kind}: {first_few(names)}" for kind, names in faults.items() if names]
-    if found:
-        what = f"{where}: {prefix}" if prefix else where
-        raise UserError(f"{what}: weights do not fit the configuration: {'; '.join(found)}; train it again")
-    with torch.no_grad():
-        for name, tensor in wanted.items():
-            tensor.copy_(given[name])
-
-
-def first_few(names: list[str], most: int = 4) -> str:
-    """The first names of a list and how many more there are."""
-    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+    path = plain_file(folder, WEIGHTS)
+    try:
+        with path.open("rb") as start:
+            header = int.from_bytes(start.read(8), "little")
+        if header > MOST_HEADER:
+            raise ValueError(f"names and shapes of {header:,} bytes, at most {MOST_HEADER:,} are read")
+        with safe_open(path, framework="pt") as file:
+            if device == "cpu":
+                return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # no mapping
+            parts = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
+            return {
+                name: torch.empty(part.get_shape(), dtype=TYPES[part.get_dtype()], device="meta")
+                for name, part in parts.items()
+            }
+    except (SafetensorError, OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(f"{path}: not readable as safetensors ({reason}); {again}") from None

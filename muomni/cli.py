@@ -11,7 +11,7 @@ from importlib.metadata import entry_points
 from typing import NoReturn
 
 from muomni import __version__
-from muomni.errors import UserError
+from muomni.errors import UserError, one_line
 
 COMMANDS = "muomni.commands"  # entry points with commands of other packages, such as the pipeline's
 INTERRUPTED, PIPE_CLOSED = 130, 141  # what a shell reports for a program that SIGINT or SIGPIPE ends
@@ -241,6 +241,24 @@ def make_parser() -> Parser:
 
     add_measuring(commands)
 
+    verify = commands.add_parser(
+        "verify",
+        help="whether a checkpoint is what its card says",
+        description="Compares files, weights and configuration with the card, and data, params.yaml and git with what "
+        "is in the current folder. The exit code is 1 if something differs.",
+    )
+    checked = verify.add_mutually_exclusive_group()
+    checked.add_argument(
+        "folder",
+        nargs="?",
+        default="checkpoints",
+        metavar="CHECKPOINT",
+        help="a checkpoint, or a folder of them (default: %(default)s)",
+    )
+    checked.add_argument("--model", metavar="ADDRESS", help="a registered model, such as models:/muomni@champion")
+    verify.add_argument("--data", action="store_true", help="also hash the data that went into it, where it is here")
+    verify.add_argument("--json", action="store_true", help="print JSON")
+
     params = commands.add_parser("params", help="count the parameters of each component")
     which = params.add_mutually_exclusive_group()
     which.add_argument("--profile", metavar="NAME", help="of profiles/NAME.yaml")
@@ -264,6 +282,10 @@ def run(args: argparse.Namespace) -> int:
         from muomni import settings_commands
 
         return settings_commands.COMMANDS[args.command](args)
+    if args.command == "verify":
+        from muomni import verify
+
+        return verify.command(args)
     if args.command in ("bench", "plan"):
         from muomni import bench_commands
 
@@ -291,7 +313,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
         return code
     except UserError as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"error: {one_line(error)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print(file=sys.stderr)

@@ -44,9 +44,12 @@ SECTIONS = (
 
 
 class Section(BaseModel):
-    """A group of parameters: unknown keys and values out of bounds are errors, and nothing changes after reading."""
+    """A group of parameters: unknown keys and values out of bounds are errors, and nothing changes after reading.
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+    No number is NaN or infinite: JSON, which a checkpoint's configuration is kept in, has neither.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
 S = TypeVar("S", bound=Section)

@@ -19,7 +19,7 @@ class GriffinLimConfig(Section):
     iterations: int = Field(ge=1, le=1000, description="rounds of phase estimation")
     momentum: float = Field(ge=0, lt=1, description="acceleration; 0 is the original algorithm")
     inversion_steps: int = Field(ge=0, le=200, description="steps of the mel bands' inversion")
-    seed: int = Field(ge=0, description="first phases; the same seed and frames give the same sound")
+    seed: int = Field(ge=0, lt=2**31, description="first phases; the same seed and frames give the same sound")
 
 
 class GriffinLim(Vocoder):

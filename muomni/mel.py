@@ -30,6 +30,8 @@ class MelConfig(Section):
 
     @model_validator(mode="after")
     def _consistent(self) -> "MelConfig":
+        if self.f_min >= self.f_max:
+            raise ValueError(f"f_min {self.f_min} is not below f_max {self.f_max}")
         if self.win_length > self.n_fft:
             raise ValueError(f"win_length {self.win_length} is longer than n_fft {self.n_fft}")
         if 2 * self.hop_length >= self.win_length:

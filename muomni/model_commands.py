@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from muomni.errors import UserError
+from muomni.errors import UserError, one_line
 from muomni.generate import Answer, AudioEvent, Event, PlanEvent, Session, TextEvent, say, transcribe
 from muomni.media import load_audio, load_image, save_audio
 from muomni.model_sources import fetch_model
@@ -78,11 +78,6 @@ def load(args: argparse.Namespace) -> tuple[Omni, Tokenizer]:
                 f"{args.checkpoint}: no trained model here; run `make repro` to train one, or give --checkpoint"
             ) from None
         raise
-    if tokenizer.vocab_size != model.cfg.thinker.vocab_size:
-        raise UserError(
-            f"{folder}: its tokenizer has {tokenizer.vocab_size} pieces, its Thinker knows "
-            f"{model.cfg.thinker.vocab_size}; train it again with `dvc repro --force e-omni`"
-        )
     return model, tokenizer
 
 
@@ -239,7 +234,7 @@ def converse(session: Session, args: argparse.Namespace) -> int:
             else:
                 talk.ask(line)
         except UserError as error:
-            note(f"error: {' '.join(str(error).split())}")
+            note(f"error: {one_line(error)}")
             code = 0 if sys.stdin.isatty() else 2
     return code
 

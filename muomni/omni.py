@@ -4,22 +4,26 @@ Pictures and sounds become positions of the Thinker's sequence: each encoder's s
 stand where the chat template has ``<|image|>`` or ``<|audio|>``.
 """
 
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from muomni.audio_encoder import AudioEncoder, AudioEncoderConfig
-from muomni.checkpoint import load_checkpoint, load_into
+from muomni.checkpoint import CARD, CONFIG, Checkpoint, load_checked
 from muomni.codec import Codec, CodecConfig
 from muomni.config import Section, parse
+from muomni.errors import UserError
+from muomni.fitting import check_fit, load_into
 from muomni.griffin_lim import GriffinLimConfig
 from muomni.mel import MelConfig
 from muomni.talker import Talker, TalkerConfig
 from muomni.thinker import Thinker, ThinkerConfig
-from muomni.tokenizer import Tokenizer
+from muomni.tokenizer import MODEL_FILE, Tokenizer
+from muomni.untrusted import plain_file
 from muomni.vision_encoder import VisionEncoder, VisionEncoderConfig, pool_grid
 from muomni.vocoder import VocoderConfig
 from muomni.vocoders import make_vocoder
@@ -45,6 +49,34 @@ class OmniConfig(Section):
     vocoder: VocoderConfig
     griffin_lim: GriffinLimConfig
     fusion: FusionConfig
+
+    @model_validator(mode="after")
+    def check(self) -> "OmniConfig":
+        """The sections agree."""
+        for one, value, other, wanted in joints(self):
+            if value != wanted:
+                raise ValueError(f"{one} is {value}, but {other} is {wanted}")
+        patches = self.vision_encoder.image_size // self.vision_encoder.patch_size
+        if self.fusion.image_grid > patches:
+            raise ValueError(f"fusion.image_grid {self.fusion.image_grid} is more than the {patches} patches on a side")
+        return self
+
+
+class Joined(Protocol):
+    """The sections that have something in common."""
+
+    mel: MelConfig
+    audio_encoder: AudioEncoderConfig
+    codec: CodecConfig
+    talker: TalkerConfig
+
+
+def joints(p: Joined) -> Iterator[tuple[str, int, str, int]]:
+    """Pairs of keys, with their values, that must be equal, or the parts do not fit onto each other."""
+    yield "talker.codebooks", p.talker.codebooks, "codec.codebooks", p.codec.codebooks
+    yield "talker.codes", p.talker.codes, "codec.codes", p.codec.codes
+    yield "audio_encoder.n_mels", p.audio_encoder.n_mels, "mel.n_mels", p.mel.n_mels
+    yield "codec.n_mels", p.codec.n_mels, "mel.n_mels", p.mel.n_mels
 
 
 class Omni(nn.Module):
@@ -95,11 +127,26 @@ def load_omni(folder: str | Path, device: torch.device | str = "cpu") -> tuple[O
         The model in eval mode, its tokenizer and its card.
 
     Raises:
-        UserError: if a part is missing or does not fit its configuration.
+        UserError: if a file is missing, damaged or changed, or a part does not fit its configuration.
     """
-    checkpoint = load_checkpoint(folder)
-    cfg = parse(OmniConfig, checkpoint.config, f"{folder}/config.json")
+    folder = Path(folder)
+
+    def check(found: Checkpoint) -> tuple[OmniConfig, Tokenizer]:
+        """Everything but the weights; nothing of their size is allocated yet."""
+        cfg = parse(OmniConfig, found.config, str(folder / CONFIG))
+        with torch.device("meta"):
+            check_fit(Omni(cfg), found.state, where=str(folder))
+        tokenizer = Tokenizer(plain_file(folder, MODEL_FILE))
+        if tokenizer.sha256 != found.card["files_sha256"].get(MODEL_FILE):
+            raise UserError(f"{folder / MODEL_FILE}: is not the file that {CARD} was written for; copy it again")
+        if tokenizer.vocab_size != cfg.thinker.vocab_size:
+            raise UserError(
+                f"{folder}: its tokenizer has {tokenizer.vocab_size} pieces, its Thinker knows "
+                f"{cfg.thinker.vocab_size}; train it again with `dvc repro --force e-omni`"
+            )
+        return cfg, tokenizer
+
+    checkpoint, (cfg, tokenizer) = load_checked(folder, check)
     model = Omni(cfg)
     load_into(model, checkpoint.state, where=str(folder))
-    tokenizer = Tokenizer(Path(folder) / "tokenizer.model")
     return model.to(device).eval(), tokenizer, checkpoint.card

@@ -20,7 +20,7 @@ from muomni.errors import UserError
 from muomni.evaluate.config import EvaluateConfig
 from muomni.griffin_lim import GriffinLimConfig
 from muomni.mel import MelConfig
-from muomni.omni import FusionConfig
+from muomni.omni import FusionConfig, joints
 from muomni.registry_config import RegistryConfig
 from muomni.talker import TalkerConfig
 from muomni.thinker import ThinkerConfig
@@ -72,10 +72,7 @@ class Params(Section):
 def equals(p: Params) -> Iterator[tuple[str, int, str, int]]:
     """Pairs of keys, with their values, that must be equal."""
     yield "thinker.vocab_size", p.thinker.vocab_size, "tokenizer.vocab_size", p.tokenizer.vocab_size
-    yield "talker.codebooks", p.talker.codebooks, "codec.codebooks", p.codec.codebooks
-    yield "talker.codes", p.talker.codes, "codec.codes", p.codec.codes
-    yield "audio_encoder.n_mels", p.audio_encoder.n_mels, "mel.n_mels", p.mel.n_mels
-    yield "codec.n_mels", p.codec.n_mels, "mel.n_mels", p.mel.n_mels
+    yield from joints(p)
     yield "images.size_px", p.images.size_px, "vision_encoder.image_size", p.vision_encoder.image_size
     yield "speech.sample_rate", p.speech.sample_rate, "mel.sample_rate", p.mel.sample_rate
 

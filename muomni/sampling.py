@@ -9,6 +9,8 @@ from torch import Tensor
 
 from muomni.config import Section
 from muomni.decoder import Cache, Decoder
+from muomni.drawing import NO_NUMBERS, draw
+from muomni.errors import UserError
 from muomni.thinker import Thinker
 
 
@@ -38,7 +40,7 @@ def choose(logits: Tensor, sampling: Sampling, rng: torch.Generator) -> int:
     probability, order = logits.softmax(-1).sort(descending=True)
     # A token is kept if the likelier ones before it do not fill the nucleus yet; the first always is.
     probability[probability.cumsum(0) - probability >= sampling.top_p] = 0
-    return int(order[torch.multinomial(probability, 1, generator=rng)])
+    return int(order[draw(probability, rng)])
 
 
 def laid_out(thinker: Thinker | Decoder) -> Decoder:
@@ -71,6 +73,9 @@ def answer_tokens(
 
     Yields:
         Each token's id and the Thinker's state ``[D]`` after reading it.
+
+    Raises:
+        UserError: if what the model computes is not finite.
     """
     decoder, before = laid_out(thinker), cache.lengths[0] if cache else 0
     limit = min(limit, (cache.positions if cache else decoder.cfg.context) - before - prompt.shape[1])
@@ -79,6 +84,8 @@ def answer_tokens(
             yield from answer_tokens(decoder, prompt, stop, limit, sampling, rng, banned, lent)
         return
     state = decoder.read(prompt, cache)[:, -1]  # [1, D]
+    if not bool(state.isfinite().all()):  # the likeliest of NaN would be some token
+        raise UserError(NO_NUMBERS)
     graph = decoder.greedy_graph(cache, banned) if sampling.temperature == 0 and limit > 0 else None
     forbidden = torch.tensor(sorted(banned), dtype=torch.int64, device=prompt.device)
     if graph is not None:

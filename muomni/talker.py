@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from muomni.audio_encoder import CHARACTERS, normalise_with_offsets
 from muomni.config import Section, near
+from muomni.drawing import draw
 from muomni.errors import UserError
 from muomni.layers import Block, KVCache, Stack, SwiGLU, initialise
 
@@ -285,4 +286,4 @@ def pick(logits: Tensor, temperature: float, rng: torch.Generator) -> Tensor:
     if temperature <= 0:
         return logits.argmax(-1)
     probability = (logits.float() / temperature).softmax(-1).cpu()
-    return torch.multinomial(probability, 1, generator=rng)[0].to(logits.device)
+    return draw(probability, rng).to(logits.device)

@@ -23,6 +23,7 @@ from muomni.errors import UserError
 PAD, EOT = "<|pad|>", "<|eot|>"
 CONTROLS = ("<|user|>", "<|assistant|>", "<|end|>", "<|image|>", "<|audio|>", "<|video|>")
 MODEL_FILE = "tokenizer.model"
+MOST_BYTES = 64 << 20  # of a model file; one of 65,536 pieces has 1 MB
 
 
 class TokenizerConfig(Section):
@@ -123,15 +124,20 @@ class Tokenizer:
         path = path / MODEL_FILE if path.is_dir() else path
         if not path.is_file():
             raise UserError(f"{path}: no such tokenizer; run `dvc repro tokenizer`")
-        self.model_bytes = path.read_bytes()
-        self._model = sentencepiece.SentencePieceProcessor()
         try:
-            if not self.model_bytes:
-                raise ValueError("the file is empty")
-            self._model.LoadFromSerializedProto(self.model_bytes)
-        except (RuntimeError, ValueError, OSError) as error:
-            text = " ".join(str(error).split())
+            if path.stat().st_size > MOST_BYTES:
+                raise ValueError(f"more than {MOST_BYTES:,} bytes")
+            self._read(path.read_bytes(), path)
+        except (RuntimeError, ValueError, OSError) as error:  # also a piece that is no UTF-8
+            text = " ".join(str(error).split())[:200]
             raise UserError(f"{path}: not a tokenizer model ({text}); run `dvc repro --force tokenizer`") from None
+
+    def _read(self, content: bytes, path: Path) -> None:
+        if not content:
+            raise ValueError("the file is empty")
+        self.model_bytes = content
+        self._model = sentencepiece.SentencePieceProcessor()
+        self._model.LoadFromSerializedProto(content)
         self.vocab_size: int = self._model.get_piece_size()
         for name in (PAD, EOT, *CONTROLS):
             if not self._model.is_control(self._model.piece_to_id(name)):

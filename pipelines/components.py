@@ -5,7 +5,8 @@ from typing import TypeVar
 
 from torch import nn
 
-from muomni.checkpoint import load_checkpoint, load_into
+from muomni.checkpoint import load_checkpoint
+from muomni.fitting import load_into
 
 M = TypeVar("M", bound=nn.Module)
 

@@ -12,8 +12,7 @@ import torch
 from pydantic import BaseModel
 from torch import nn
 
-from muomni.checkpoint import make_card, save_checkpoint
-from muomni.data.files import sha256_file, sha256_folder
+from muomni.checkpoint import input_sha256, make_card, save_checkpoint
 from muomni.device import DeviceConfig, pick_device
 from muomni.errors import UserError
 from muomni.train import parallel, state
@@ -48,9 +47,7 @@ def values(params: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def hashes(data: Sequence[str | Path]) -> dict[str, str]:
-    """SHA-256 of each file or folder that a stage reads, by its path.
-
-    A checkpoint's card does not count: it tells when the weights were made, not what they are.
+    """SHA-256 of each file or folder that a stage reads, by its path, as a card has it.
 
     Raises:
         UserError: if one is missing.
@@ -59,7 +56,7 @@ def hashes(data: Sequence[str | Path]) -> dict[str, str]:
     for path in map(Path, data):
         if not path.exists():
             raise UserError(f"{path}: not there yet; run `dvc repro` for the stage that makes it")
-        found[path.as_posix()] = sha256_folder(path, ("card.json",)) if path.is_dir() else sha256_file(path)
+        found[path.as_posix()] = input_sha256(path)
     return found
 
 

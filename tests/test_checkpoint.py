@@ -8,8 +8,9 @@ import torch
 from torch import nn
 
 from muomni import checkpoint
-from muomni.checkpoint import load_checkpoint, load_into, make_card, save_checkpoint
+from muomni.checkpoint import load_checkpoint, make_card, save_checkpoint
 from muomni.errors import UserError
+from muomni.fitting import load_into
 
 
 class Tied(nn.Module):
@@ -66,7 +67,7 @@ def test_saving_replaces_the_folder_and_leaves_nothing_else(tmp_path: Path) -> N
         tmp_path / "thinker",
         module.state_dict(),
         {},
-        {},
+        make_card("thinker", module, data={}, params={}, metrics={}, seconds=0.0),
         files={"tokenizer.model": tmp_path / "tokenizer.model"},
     )
     assert load_checkpoint(tmp_path / "thinker").state["weight"].shape == (3, 3)

@@ -237,7 +237,7 @@ DAMAGES: dict[str, Callable[[Path], object]] = {
     "missing tensors": lambda f: damage_config(f, lambda c: c["thinker"].update(n_layers=3)),
     "other shapes": lambda f: damage_config(f, lambda c: c["thinker"].update(d_ff=64)),
     "vocoder: missing": lambda f: damage_config(f, lambda c: c.pop("vocoder")),
-    "no such tokenizer": lambda f: (f / "tokenizer.model").unlink(),
+    "tokenizer.model: no such file": lambda f: (f / "tokenizer.model").unlink(),
     "not a tokenizer model": lambda f: (f / "tokenizer.model").write_bytes(b"junk"),
 }
 

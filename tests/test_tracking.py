@@ -13,9 +13,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from muomni.checkpoint import load_checkpoint, load_into
+from muomni.checkpoint import load_checkpoint
 from muomni.device import DeviceConfig
 from muomni.errors import UserError
+from muomni.fitting import load_into
 from muomni.train.report import MetricsFile
 from muomni.train.task import TrainConfig
 from pipelines import run, sender, tracking, training

@@ -2,28 +2,28 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import nn
 
-from muomni.audio_encoder import AudioEncoder, AudioEncoderConfig, CTCHead
-from muomni.checkpoint import load_checkpoint, load_into
-from muomni.codec import Codec, CodecConfig
-from muomni.config import Section, parse
+from muomni.audio_encoder import AudioEncoder, CTCHead
+from muomni.building import make_module, section_of
+from muomni.checkpoint import CONFIG, load_checkpoint
+from muomni.codec import Codec
+from muomni.config import Section
 from muomni.errors import UserError
+from muomni.fitting import assemble
 from muomni.istft_vocoder import ISTFTVocoder
-from muomni.mel import MelConfig
 from muomni.omni import Omni, load_omni
-from muomni.talker import Talker, TalkerConfig
+from muomni.talker import Talker
 from muomni.thinker import Thinker, ThinkerConfig
 from muomni.tokenizer import Tokenizer
 from muomni.train.c_vision_encoder import ContrastiveHeads
-from muomni.vision_encoder import VisionEncoder, VisionEncoderConfig
+from muomni.vision_encoder import VisionEncoder
 from muomni.vocoder import VocoderConfig
 
 S = TypeVar("S", bound=Section)
-M = TypeVar("M", bound=nn.Module)
 
 
 @dataclass(frozen=True)
@@ -71,45 +71,55 @@ class Part:
         Raises:
             UserError: if it is missing or bad.
         """
-        where = f"{self.folder}/config.json: "
-        if name not in self.found.config:
-            raise UserError(f"{where}section '{name}' is missing; run `dvc repro` to train it again")
-        return parse(cls, self.found.config[name], where + name)
+        return section_of(self.found.config, cls, name, str(self.folder / CONFIG))
 
-    def fill(self, module: M, prefix: str = "") -> M:
-        """Put the weights, or those under a prefix, into a module, in eval mode.
+    def fill(self, component: str) -> Any:
+        """The module with its weights, in eval mode.
 
         Raises:
             UserError: if they do not fit.
         """
-        load_into(module, self.found.state, prefix, where=str(self.folder))
-        return module.to(self.device).eval()
+        config, state = self.found.config, self.found.state
+
+        def build() -> nn.Module:
+            return make_module(component, config, state, str(self.folder / CONFIG))
+
+        return assemble(build, state, where=str(self.folder)).to(self.device).eval()
+
+    def same_width(self, its: int, text_width: int) -> None:
+        """Check that a part which takes the Thinker's states was made for those of this width.
+
+        Raises:
+            UserError: if not.
+        """
+        if its != text_width:
+            raise UserError(
+                f"{self.folder}: made for a Thinker of width {its}, not {text_width}; run `dvc repro` to train it again"
+            )
 
     def thinker(self) -> Thinker:
         """Of stage A."""
-        return self.fill(Thinker(self.section(ThinkerConfig, "thinker")))
+        return cast(Thinker, self.fill("thinker"))
 
     def hearing(self) -> tuple[AudioEncoder, CTCHead]:
         """Of stage B."""
-        cfg = self.section(AudioEncoderConfig, "audio_encoder")
-        return self.fill(AudioEncoder(cfg), "audio_encoder."), self.fill(CTCHead(cfg), "ctc.")
+        both = self.fill("audio_encoder")
+        return both["audio_encoder"], both["ctc"]
 
     def seeing(self, text_width: int) -> tuple[VisionEncoder, ContrastiveHeads]:
         """Of stage C, for a Thinker of this width."""
-        cfg = self.section(VisionEncoderConfig, "vision_encoder")
-        space = self.found.state.get("heads.picture.weight")
-        if space is None:
-            raise UserError(f"{self.folder}: holds no heads; run `dvc repro --force c-vision-encoder`")
-        heads = ContrastiveHeads(cfg.d_model, text_width, len(space))
-        return self.fill(VisionEncoder(cfg), "vision_encoder."), self.fill(heads, "heads.")
+        both = self.fill("vision_encoder")
+        self.same_width(len(both["heads"].whiten.mean), text_width)
+        return both["vision_encoder"], both["heads"]
 
     def codec(self) -> Codec:
         """Of stage D."""
-        return self.fill(Codec(self.section(CodecConfig, "codec")))
+        return cast(Codec, self.fill("codec"))
 
     def talker(self, text_width: int) -> Talker:
         """Of stage D, for a Thinker of this width."""
-        return self.fill(Talker(self.section(TalkerConfig, "talker"), text_width))
+        self.same_width(self.section(ThinkerConfig, "thinker").d_model, text_width)
+        return cast(Talker, self.fill("talker"))
 
     def vocoder(self) -> ISTFTVocoder:
         """Of stage D, if it trained one.
@@ -117,12 +127,11 @@ class Part:
         Raises:
             UserError: if it did not.
         """
-        cfg = self.section(VocoderConfig, "vocoder")
-        if cfg.kind != "istft":
+        if self.section(VocoderConfig, "vocoder").kind != "istft":
             raise UserError(
                 f"{self.folder}: no vocoder was trained; set vocoder.kind: istft and run `dvc repro d-vocoder`"
             )
-        return self.fill(ISTFTVocoder(self.section(MelConfig, "mel"), cfg))
+        return cast(ISTFTVocoder, self.fill("vocoder"))
 
 
 def load_parts(folder: Path, device: torch.device) -> Parts:
