@@ -15,11 +15,11 @@ from muomni.talker import TalkerConfig
 from muomni.train.d_vocoder import VocoderStageConfig, VocoderTask
 from muomni.vocoder import VocoderConfig
 from pipelines.components import load_component
-from pipelines.run import main, new_dir
-from pipelines.training import Output, run_stage, values, write_curves
+from pipelines.run import main
+from pipelines.training import Output, new_curves, run_stage, values, write_curves
 
 SPEECH, CODEC = Path("data/corpus/speech"), Path("checkpoints/codec")
-OUT, METRICS = Path("checkpoints/vocoder"), Path("metrics/train/d-vocoder")
+OUT = Path("checkpoints/vocoder")
 
 
 def run() -> None:
@@ -41,7 +41,7 @@ def run() -> None:
         card = make_card("vocoder", GriffinLim(mel, griffin_lim), data={}, params=made_of, metrics={}, seconds=0.0)
         card["revision"] = ""  # the same whatever the commit, so that nothing after it runs again
         save_checkpoint(OUT, {}, made_of, card)
-        with new_dir(METRICS) as made:
+        with new_curves("d-vocoder") as made:
             write_curves(made, [])
         print("d-vocoder: vocoder.kind is griffin_lim, which needs no training")
         return

@@ -63,7 +63,7 @@ def publish(made: Path, final: Path) -> None:
         made: the finished folder, on the same file system as ``final``.
         final: where it belongs.
     """
-    old = final.with_name(f".{final.name}.old")
+    old = made.with_name(f".{final.name}.old")
     shutil.rmtree(old, ignore_errors=True)
     final.parent.mkdir(parents=True, exist_ok=True)
     flush_folder(made)
@@ -75,13 +75,18 @@ def publish(made: Path, final: Path) -> None:
 
 
 @contextmanager
-def new_dir(final: str | Path) -> Iterator[Path]:
-    """An empty folder beside ``final`` to write into, put in its place when the block ends without an error.
+def new_dir(final: str | Path, within: str | Path | None = None) -> Iterator[Path]:
+    """An empty folder to write into, put in the place of ``final`` when the block ends without an error.
 
     An error removes it. A killed run leaves it behind, for the next run to empty.
+
+    Args:
+        final: where it belongs.
+        within: where it is meanwhile, by default beside ``final``. Another folder where another stage reads all that
+            is beside ``final``: what a killed run left there would be read, or change what dvc compares.
     """
     final = Path(final)
-    made = final.with_name(f".{final.name}.partial")
+    made = (final.parent if within is None else Path(within)) / f".{final.name}.partial"
     shutil.rmtree(made, ignore_errors=True)
     made.mkdir(parents=True)
     try:

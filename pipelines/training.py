@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -60,6 +61,11 @@ def hashes(data: Sequence[str | Path]) -> dict[str, str]:
     return found
 
 
+def new_curves(name: str) -> AbstractContextManager[Path]:
+    """`pipelines.run.new_dir` for what a training tells; not within ``metrics/train``, which stage evaluate reads."""
+    return new_dir(Path("metrics/train") / name, within="metrics")
+
+
 def write_curves(folder: Path, lines: list[dict[str, Any]]) -> None:
     """Write ``train.json`` and ``valid.json``, lists of rows with equal keys, which is what DVC can plot."""
     kinds = {
@@ -83,7 +89,6 @@ def run_stage(
     device: DeviceConfig,
     params: Mapping[str, Any],
     data: Sequence[str | Path],
-    curves: Path | None = None,
 ) -> dict[str, float]:
     """Train a stage from its configuration to its checkpoints.
 
@@ -100,7 +105,6 @@ def run_stage(
         device: section ``device``.
         params: all sections and scalars that the stage reads, by name.
         data: files and folders that the stage reads.
-        curves: another place for metrics and samples.
 
     Returns:
         The metrics that `muomni.train.loop.fit` returns.
@@ -138,7 +142,7 @@ def run_stage(
                 run=key,
             )
             save_checkpoint(output.folder, output.module.state_dict(), values(output.config), card, output.files)
-        with new_dir(curves or Path("metrics/train") / name) as made:
+        with new_curves(name) as made:
             write_curves(made, read_metrics(folder / "metrics.jsonl"))
             if (folder / "samples").is_dir():
                 shutil.copytree(folder / "samples", made / "samples")

@@ -4,13 +4,16 @@ import shutil
 from pathlib import Path
 
 import pytest
+import yaml
 from test_tracking import Line, runs_with, stage
 
 from muomni.checkpoint import load_checkpoint
 from muomni.errors import UserError
 from pipelines import run, sender
 from pipelines.kept_states import clear
+from pipelines.training import new_curves
 
+ROOT = Path(__file__).resolve().parents[1]
 NOTES = Path("dvc.lock")
 
 
@@ -60,3 +63,17 @@ def test_a_state_that_did_not_end_stays() -> None:
     NOTES.write_text("after")
     clear()
     assert (run.state_root() / "state" / "a-thinker" / "state.safetensors").exists()
+
+
+def test_what_a_killed_run_leaves_unfinished_lies_in_no_folder_that_another_stage_reads() -> None:
+    """Found by killing: half-written curves in ``metrics/train`` were read by stage evaluate."""
+    stages = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
+    read = {Path(dep) for entry in stages.values() for dep in entry["deps"]}
+    with new_curves("a-thinker") as made:
+        unfinished = {made} | {
+            Path(out).parent / ".unfinished"
+            for s in stages.values()
+            for out in s.get("outs", [])
+            if not out.startswith("metrics/train/")
+        }
+    assert not [(path, dep) for path in unfinished for dep in read if path.is_relative_to(dep)]
