@@ -1,0 +1,320 @@
+"""An hour of training, writing and serving: does it stay as it was? ``python benchmarks/soak.py --minutes 60``.
+
+A third of the time a model trains (stage E, with evaluations, samples and saved states), a third it answers as the
+command does (text, pictures, recordings, speech, streams, conversations), a third as the registered model does (rows
+with base64). Looked at every few seconds: resident memory, open files, threads, and how much was done. Data and weights
+are made up, so that it runs without any.
+
+After the first quarter of each third, memory may grow by no more than 20 MB or 2 % until the last quarter, files and
+threads by none, and a turn of the same work may not become slower by more than a tenth, beside a matrix product of a
+fixed size that is timed in turn (the machine may be shared).
+"""
+
+import argparse
+import base64
+import io
+import json
+import os
+import statistics
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import psutil
+import soundfile
+import torch
+from PIL import Image
+
+from muomni.bench.rehearsal import Rehearsal
+from muomni.bench.serving import random_model
+from muomni.bench.tasks import build, settings
+from muomni.checkpoint import make_card, save_checkpoint
+from muomni.data.files import atomic_write_json
+from muomni.decoder import Decoder
+from muomni.device import pick_device
+from muomni.generate import Session, last, say, transcribe
+from muomni.omni import Omni
+from muomni.params import Params, read_params
+from muomni.sampling import Sampling
+from muomni.tokenizer import MODEL_FILE, Tokenizer
+from muomni.train.loop import fit
+from muomni.train.task import Task
+
+WARM_UP = 0.25  # share of a phase that is not judged
+MORE_MB, MORE_SHARE, SLOWER = 20.0, 0.02, 0.9
+FOREVER = 10_000_000  # steps: the time ends it
+A_TURN = 10  # training steps
+
+
+class TimeIsUp(Exception):
+    """Ends a training from within."""
+
+
+@dataclass(frozen=True)
+class Look:
+    """What the process held at a moment: seconds since the start, MB, counts."""
+
+    at: float
+    phase: str
+    memory_mb: float
+    files: int
+    threads: int
+
+
+@dataclass(frozen=True)
+class Turn:
+    """A unit of work that is the same each time: seconds, and those of the fixed product right after."""
+
+    at: float
+    phase: str
+    seconds: float
+    product: float
+
+
+class Soak:
+    """The clock, what was seen, and what was done.
+
+    Args:
+        seconds: of each phase.
+        every: seconds between two looks.
+    """
+
+    def __init__(self, seconds: float, every: float) -> None:
+        self.seconds, self.every, self.phase = seconds, every, "start"
+        self.looks, self.turns = list[Look](), list[Turn]()
+        self.began, self.over, self.started = time.monotonic(), threading.Event(), 0.0
+        self.matrix = torch.randn(512, 512)
+        self.me = psutil.Process()
+
+    def watch(self) -> None:
+        """Look again and again; the work of a thread."""
+        while not self.over.wait(self.every):
+            threads = self.me.num_threads()
+            now = time.monotonic() - self.began
+            self.looks.append(Look(now, self.phase, self.me.memory_info().rss / 1e6, self.me.num_fds(), threads))
+
+    def product(self) -> float:
+        """Seconds that a fixed amount of arithmetic takes now: the best of three."""
+
+        def once() -> float:
+            began = time.perf_counter()
+            for _ in range(8):
+                self.matrix @ self.matrix
+            return time.perf_counter() - began
+
+        return min(once() for _ in range(3))
+
+    def turn(self, seconds: float) -> None:
+        """Note a turn; raises `TimeIsUp` once the phase's time is over."""
+        self.turns.append(Turn(time.monotonic() - self.began, self.phase, seconds, self.product()))
+        if time.monotonic() - self.started > self.seconds:
+            raise TimeIsUp
+
+    def run(self, phase: str, work: Callable[[], None]) -> None:
+        """A phase: work that calls `turn` until that ends it."""
+        self.phase, self.started = phase, time.monotonic()
+        try:
+            work()
+        except TimeIsUp:
+            print(f"{phase}: {sum(turn.phase == phase for turn in self.turns)} turns", file=sys.stderr, flush=True)
+
+
+def train(soak: Soak, params: Params, folder: Path) -> None:
+    """Stage E until the time is up."""
+    device = pick_device(params.device)
+    task = build(params, "e-omni", folder / "data", device)
+    loss, seen = task.loss, [0, time.perf_counter()]
+
+    def counted(batch: Any, step: int) -> Any:
+        if step and step % A_TURN == 0 and step != seen[0]:
+            soak.turn(time.perf_counter() - seen[1])
+            seen[:] = [step, time.perf_counter()]
+        return loss(batch, step)
+
+    task.loss = counted  # type: ignore[method-assign]
+    cfg = settings(params, "e-omni").model_copy(
+        update={"steps": FOREVER, "eval_every": 4 * A_TURN, "save_every": 4 * A_TURN}
+    )
+    fitted: Task = task
+    fit(fitted, cfg, seed=0, device=device, state_dir=folder / "state", fingerprint="soak", name="soak")
+
+
+def things() -> tuple[Image.Image, np.ndarray, bytes, bytes]:
+    """A picture and a recording, in memory and as files."""
+    rng = np.random.default_rng(0)
+    picture = Image.fromarray(rng.integers(0, 256, (112, 112, 3), dtype=np.uint8))
+    wave = (0.1 * rng.standard_normal(32000)).astype(np.float32)
+    png, wav = io.BytesIO(), io.BytesIO()
+    picture.save(png, "PNG")
+    soundfile.write(wav, wave, 16000, format="WAV")
+    return picture, wave, png.getvalue(), wav.getvalue()
+
+
+def answer(soak: Soak, model: Omni, tokenizer: Tokenizer) -> None:
+    """What `muomni chat`, `say` and `transcribe` do, and a conversation that outgrows the context."""
+    picture, wave, png, wav = things()
+    decoder = Decoder(model.thinker)
+    while True:
+        began = time.perf_counter()
+        session = Session(model, tokenizer, decoder=decoder)
+        last(session.ask("What is to the left of it?", images=[picture], max_tokens=24))
+        last(session.ask("And what is that?", max_tokens=24, speak=True, stream=True))
+        last(session.ask(None, audio=[wav], max_tokens=24, sampling=Sampling(temperature=1.0)))
+        for number in range(8):
+            last(session.ask(f"What is number {number}?", images=[png], max_tokens=24, seed=number))
+        events = session.ask("Somebody leaves in the middle.", max_tokens=24, speak=True)
+        next(events), next(events)
+        events.close()  # type: ignore[attr-defined]
+        transcribe(model, tokenizer, wave, max_tokens=24)
+        for _ in say(model, tokenizer, "There are two dogs. One is red.", stream=True):
+            pass
+        soak.turn(time.perf_counter() - began)
+
+
+def serve(soak: Soak, checkpoint: Path) -> None:
+    """Rows as MLflow's server gives them to the registered model, some of them bad."""
+    import pandas as pd  # type: ignore[import-untyped]
+
+    from muomni.errors import UserError
+    from pipelines.pyfunc_model import CHECKPOINT, MuOmni
+
+    _, _, png, wav = things()
+    served = MuOmni()
+    served.load_context(SimpleNamespace(artifacts={CHECKPOINT: str(checkpoint)}))  # type: ignore[arg-type]
+    image, audio = (base64.b64encode(data).decode() for data in (png, wav))
+    good = pd.DataFrame(
+        [
+            {"text": "What is it?", "image": image, "audio": None, "speak": False},
+            {"text": None, "image": None, "audio": audio, "speak": True},
+        ]
+    )
+    bad = pd.DataFrame([{"text": "What is it?", "image": image[:200], "audio": None, "speak": False}])
+    while True:
+        began = time.perf_counter()
+        for seed in range(6):
+            served.predict(None, good, {"max_tokens": 24, "seed": seed})  # type: ignore[arg-type]
+            try:
+                served.predict(None, bad)  # type: ignore[arg-type]
+                raise AssertionError("a damaged picture was accepted")
+            except UserError:
+                pass
+        soak.turn(time.perf_counter() - began)
+
+
+def judge(soak: Soak, phase: str) -> dict[str, Any]:
+    """A phase's figures, and what is wrong with them."""
+    looks = [look for look in soak.looks if look.phase == phase]
+    turns = [turn for turn in soak.turns if turn.phase == phase]
+    looks, turns = looks[int(WARM_UP * len(looks)) :], turns[int(WARM_UP * len(turns)) :]
+    if len(looks) < 6 or len(turns) < 6:
+        return {"turns": len(turns), "faults": ["too short to judge"]}
+    third, fewer = len(looks) // 3, max(2, len(turns) // 3)
+    memory = [statistics.median(look.memory_mb for look in part) for part in (looks[:third], looks[-third:])]
+    files = [max(look.files for look in part) for part in (looks[:third], looks[-third:])]
+    threads = [max(look.threads for look in part) for part in (looks[:third], looks[-third:])]
+    took = [statistics.median(t.seconds for t in part) for part in (turns[:fewer], turns[-fewer:])]
+    product = [statistics.median(t.product for t in part) for part in (turns[:fewer], turns[-fewer:])]
+    slope = np.polyfit([look.at / 3600 for look in looks], [look.memory_mb for look in looks], 1)[0]
+    speed = took[0] / took[1]
+    machine = product[0] / product[1]
+    faults = []
+    if memory[1] - memory[0] > max(MORE_MB, MORE_SHARE * memory[0]):
+        faults.append(f"memory grew from {memory[0]:.0f} to {memory[1]:.0f} MB")
+    if files[1] > files[0]:
+        faults.append(f"open files grew from {files[0]} to {files[1]}")
+    if threads[1] > threads[0]:
+        faults.append(f"threads grew from {threads[0]} to {threads[1]}")
+    if speed < SLOWER * min(1.0, machine):
+        faults.append(f"a turn took {took[0]:.2f} s, and {took[1]:.2f} s in the end")
+    return {
+        "turns": sum(turn.phase == phase for turn in soak.turns),
+        "memory_mb": [round(value, 1) for value in memory],
+        "memory_mb_per_hour": round(float(slope), 1),
+        "files": files,
+        "threads": threads,
+        "seconds_a_turn": [round(value, 3) for value in took],
+        "speed_ratio": round(speed, 3),
+        "machine_ratio": round(machine, 3),
+        "faults": faults,
+    }
+
+
+def draw(soak: Soak, path: Path) -> None:
+    """Memory, open files and seconds a turn over time."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(3, 1, figsize=(9, 7), sharex=True, layout="constrained")
+    for phase in dict.fromkeys(look.phase for look in soak.looks):
+        looks = [look for look in soak.looks if look.phase == phase]
+        turns = [turn for turn in soak.turns if turn.phase == phase]
+        minutes = [look.at / 60 for look in looks]
+        axes[0].plot(minutes, [look.memory_mb for look in looks], label=phase)
+        axes[1].plot(minutes, [look.files for look in looks], label=phase)
+        axes[2].plot([t.at / 60 for t in turns], [t.seconds for t in turns], ".", markersize=3, label=phase)
+    axes[0].set_ylabel("resident memory, MB")
+    axes[1].set_ylabel("open files")
+    axes[2].set_ylabel("seconds a turn")
+    axes[2].set_yscale("log")
+    axes[2].set_xlabel("minutes")
+    for axis in axes:
+        axis.grid(alpha=0.3)
+        if axis is not axes[2]:
+            axis.set_ylim(bottom=0)
+    axes[0].legend()
+    figure.savefig(path, dpi=110)
+
+
+def main() -> None:
+    """Run the phases, print the figures, exit with 1 if something grew or slowed down."""
+    parser = argparse.ArgumentParser(description="Train, write and serve for a long time, and look whether that shows.")
+    parser.add_argument("--minutes", type=float, default=60.0, help="in all (default: 60)")
+    parser.add_argument("--profile", default="tiny", help="of profiles/ (default: tiny)")
+    parser.add_argument("--every", type=float, default=3.0, help="seconds between two looks (default: 3)")
+    parser.add_argument("--json", type=Path, help="write the figures here")
+    parser.add_argument("--plot", type=Path, help="draw them here")
+    options = parser.parse_args()
+    params = read_params(Path("profiles") / f"{options.profile}.yaml")
+    soak = Soak(options.minutes * 20, options.every)
+    watcher = threading.Thread(target=soak.watch, daemon=True)
+    with tempfile.TemporaryDirectory(prefix="muomni-soak-") as name:
+        folder = Path(name)
+        Rehearsal(params, folder).write()
+        device = pick_device(params.device)
+        model, tokenizer = random_model(params, device), Tokenizer(folder / "data" / "tokenizer" / MODEL_FILE)
+        checkpoint = folder / "omni"
+        card = make_card("omni", model, data={}, params={}, metrics={}, seconds=0.0)
+        vocabulary = {MODEL_FILE: folder / "data" / "tokenizer" / MODEL_FILE}
+        save_checkpoint(checkpoint, model.state_dict(), model.cfg.model_dump(mode="json"), card, vocabulary)
+        watcher.start()
+        soak.run("training", lambda: train(soak, params, folder))
+        soak.run("writing", lambda: answer(soak, model, tokenizer))
+        soak.run("serving", lambda: serve(soak, checkpoint))
+        soak.over.set()
+        watcher.join()
+    result = {
+        "minutes": options.minutes,
+        "profile": options.profile,
+        "cores": os.cpu_count(),
+        "phases": {phase: judge(soak, phase) for phase in ("training", "writing", "serving")},
+    }
+    print(json.dumps(result, indent=1))
+    if options.json:
+        atomic_write_json(options.json, result)
+    if options.plot:
+        draw(soak, options.plot)
+    if any(found["faults"] for found in result["phases"].values()):
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()
