@@ -5,6 +5,7 @@ from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from muomni.config import short
 from muomni.errors import UserError
@@ -19,11 +20,40 @@ def assemble(build: Callable[[], M], state: Mapping[str, Tensor], prefix: str = 
         build: makes the module.
         state, prefix, where: as for `load_into`, which says what is raised.
     """
-    with torch.device("meta"):
-        check_fit(build(), state, prefix, where)
+    check_fit(outline(build, state, where), state, prefix, where)
     module = build()
     load_into(module, state, prefix, where)
     return module
+
+
+def outline(build: Callable[[], M], state: Mapping[str, Tensor], where: str) -> M:
+    """Build a module on the meta device, where tensors have shapes and take no memory.
+
+    Args:
+        build: makes the module.
+        state: what it is to be filled from.
+        where: what messages call the checkpoint.
+
+    Raises:
+        UserError: as soon as it has far more parameters than there are tensors: to build a hundred thousand takes long.
+    """
+    most, count = 2 * len(state) + 100, 0
+
+    def registered(owner: nn.Module, name: str, parameter: nn.Parameter) -> None:
+        nonlocal count
+        count += 1
+        if count > most:
+            raise UserError(
+                f"{where}: weights do not fit the configuration: it builds more than {most} parameters, there are "
+                f"{len(state)} tensors; train it again"
+            )
+
+    hook = register_module_parameter_registration_hook(registered)
+    try:
+        with torch.device("meta"):
+            return build()
+    finally:
+        hook.remove()
 
 
 def load_into(module: nn.Module, state: Mapping[str, Tensor], prefix: str = "", where: str = "checkpoint") -> None:

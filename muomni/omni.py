@@ -17,7 +17,7 @@ from muomni.checkpoint import CARD, CONFIG, Checkpoint, load_checked
 from muomni.codec import Codec, CodecConfig
 from muomni.config import Section, parse
 from muomni.errors import UserError
-from muomni.fitting import check_fit, load_into
+from muomni.fitting import check_fit, load_into, outline
 from muomni.griffin_lim import GriffinLimConfig
 from muomni.mel import MelConfig
 from muomni.talker import Talker, TalkerConfig
@@ -134,8 +134,7 @@ def load_omni(folder: str | Path, device: torch.device | str = "cpu") -> tuple[O
     def check(found: Checkpoint) -> tuple[OmniConfig, Tokenizer]:
         """Everything but the weights; nothing of their size is allocated yet."""
         cfg = parse(OmniConfig, found.config, str(folder / CONFIG))
-        with torch.device("meta"):
-            check_fit(Omni(cfg), found.state, where=str(folder))
+        check_fit(outline(lambda: Omni(cfg), found.state, str(folder)), found.state, where=str(folder))
         tokenizer = Tokenizer(plain_file(folder, MODEL_FILE))
         if tokenizer.sha256 != found.card["files_sha256"].get(MODEL_FILE):
             raise UserError(f"{folder / MODEL_FILE}: is not the file that {CARD} was written for; copy it again")

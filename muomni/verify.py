@@ -11,15 +11,23 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
 import yaml
-from torch import nn
 
 from muomni.building import make_module
-from muomni.checkpoint import CARD, CONFIG, Checkpoint, digests, input_sha256, peek_checkpoint, read_tensors, revision
+from muomni.checkpoint import (
+    CARD,
+    CONFIG,
+    MOST_BYTES,
+    Checkpoint,
+    digests,
+    input_sha256,
+    peek_checkpoint,
+    read_tensors,
+    revision,
+)
 from muomni.data.files import sha256_file
 from muomni.errors import UserError, one_line
-from muomni.fitting import first_few, misfits, not_finite
+from muomni.fitting import first_few, misfits, not_finite, outline
 from muomni.model_sources import fetch_model
 from muomni.tokenizer import MODEL_FILE, Tokenizer
 from muomni.untrusted import plain_file
@@ -71,7 +79,7 @@ def check_files(folder: Path, card: Mapping[str, Any]) -> Iterator[Check]:
     wanted = digests(card)
     for name, digest in wanted.items():
         try:
-            mine = sha256_file(plain_file(folder, name))
+            mine = sha256_file(plain_file(folder, name, MOST_BYTES))
         except UserError as error:
             yield Check(name, "differs", str(error))
             continue
@@ -89,9 +97,9 @@ def compared(what: str, mine: str, card: str) -> Check:
 
 def check_weights(folder: Path, found: Checkpoint) -> Iterator[Check]:
     """Names, shapes and types against the configuration, the count of parameters, and that every number is finite."""
+    component, where = found.card["component"], str(folder / CONFIG)
     try:
-        with torch.device("meta"):
-            module: nn.Module = make_module(found.card["component"], found.config, found.state, str(folder / CONFIG))
+        module = outline(lambda: make_module(component, found.config, found.state, where), found.state, str(folder))
     except UserError as error:
         yield Check("tensors", "differs", str(error))
         return

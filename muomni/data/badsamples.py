@@ -1,6 +1,6 @@
 """Bad samples of a corpus: set aside with their reason, counted, and over a limit the stage stops."""
 
-from muomni.errors import UserError
+from muomni.errors import UserError, one_line
 
 
 class BadSamples:
@@ -21,8 +21,8 @@ class BadSamples:
         return len(self.items)
 
     def add(self, item: str, reason: str) -> None:
-        """Set one aside. The reason is kept on one line."""
-        self.items.append({"item": item, "reason": " ".join(str(reason).split())})
+        """Set one aside; both are kept on one line that can be written and shown."""
+        self.items.append({"item": one_line(item), "reason": one_line(reason)})
 
     def check(self, total: int) -> None:
         """Compare with the limit; call it when all samples were seen.

@@ -174,10 +174,10 @@ def folder_images(folder: str | Path, seed: int, max_pixels: int, bad: BadSample
             twin = hashes.setdefault(hashlib.sha256(path.read_bytes()).hexdigest(), file)
             if twin != file or any(known == file for known, _ in found[name]):
                 raise ValueError(f"the same picture as {twin}")
-        except (KeyError, TypeError):
+        except (KeyError, TypeError, RecursionError):
             bad.add(item, "no object with the texts file and name")
             continue
-        except ValueError as error:
+        except (ValueError, OSError) as error:
             bad.add(item, str(error))
             continue
         found[name].append((file, image))
@@ -228,7 +228,7 @@ def build_image_corpus(config: ImagesConfig, seed: int, folder: str | Path, wher
     rows = []
     for named in images:
         file = f"drawings/{named.id}.png"
-        (folder / file).parent.mkdir(exist_ok=True)
+        (folder / file).parent.mkdir(parents=True, exist_ok=True)
         named.image.save(folder / file, "PNG")
         row = dataclasses.asdict(named.concept) | {"attributes": sorted(named.concept.attributes)}
         rows.append(row | {"id": named.id, "file": file, "split": named.split, "drawing": named.concept.file})

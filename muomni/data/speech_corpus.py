@@ -124,7 +124,12 @@ def folder_utterances(folder: Path, seed: int, bad: BadSamples) -> list[Utteranc
     for number, row in enumerate(_metadata(folder)):
         name, text = (" ".join(str(row[column] or "").split()) for column in ("file", "text"))
         speaker = str(row["speaker"] or "") if "speaker" in row else ""
-        path = (folder / name).resolve()
+        try:
+            (text + speaker).encode()
+            path = (folder / name).resolve()
+        except (ValueError, OSError) as error:  # half a character, or what no file can be called
+            bad.add(f"row {number + 1}", str(error))
+            continue
         if not name or folder.resolve() not in path.parents:
             bad.add(f"row {number + 1}", f"file '{name}' is not inside the folder")
             continue
@@ -148,7 +153,7 @@ def _metadata(folder: Path) -> Iterator[dict[str, Any]]:
         )
     except FileNotFoundError:
         raise UserError(f"{folder}: has neither metadata.csv nor metadata.jsonl (file, text, speaker)") from None
-    except (ValueError, OSError, csv.Error) as error:
+    except (ValueError, OSError, csv.Error, RecursionError) as error:
         raise UserError(f"{path}: cannot be read ({' '.join(str(error).split())}); write it as UTF-8") from None
     for number, row in enumerate(rows, 1):
         if not isinstance(row, dict) or "file" not in row or "text" not in row:

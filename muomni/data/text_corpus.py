@@ -112,7 +112,7 @@ def _lines(path: Path, name: str, bad: BadSamples) -> Iterator[tuple[str, str]]:
         for number, line in enumerate(file, 1):
             try:
                 row = json.loads(line)
-            except ValueError as error:
+            except (ValueError, RecursionError) as error:
                 bad.add(f"{name}:{number}", f"not JSON: {error}")
                 continue
             if isinstance(row, dict) and isinstance(row.get("text"), str):
