@@ -4,6 +4,7 @@ import argparse
 import os
 import shlex
 import sys
+import unicodedata
 from collections.abc import Callable, Iterator
 from contextlib import closing, nullcontext
 from pathlib import Path
@@ -81,6 +82,11 @@ def load(args: argparse.Namespace) -> tuple[Omni, Tokenizer]:
     return model, tokenizer
 
 
+def shown(text: str) -> str:
+    """Text without the characters that steer a terminal, which a model can spell in bytes; lines and tabs stay."""
+    return "".join(c if c in "\n\t" or unicodedata.category(c) != "Cc" else "\ufffd" for c in text)
+
+
 def show(events: Iterator[Event], stream: bool, sink: GrowingSound | None = None) -> Answer:
     """Print an answer: the plan as a note, the text at once or as it comes; speech that comes goes into a file."""
     spoken = 0
@@ -88,14 +94,14 @@ def show(events: Iterator[Event], stream: bool, sink: GrowingSound | None = None
         if isinstance(event, PlanEvent):
             note(str(event.plan))
         elif isinstance(event, TextEvent) and stream:
-            print(event.piece, end="", flush=True)
+            print(shown(event.piece), end="", flush=True)
         elif isinstance(event, AudioEvent) and sink is not None:
             sink.write(event.wave)
         elif isinstance(event, AudioEvent):
             spoken += 1
             print(f"\rsentences spoken: {spoken}", end="", file=sys.stderr, flush=True)
         elif isinstance(event, Answer):
-            print("" if stream else event.text, flush=True)
+            print("" if stream else shown(event.text), flush=True)
             if not event.ended:
                 note("the answer was cut at its limit of tokens")
             return event
@@ -254,7 +260,7 @@ def transcribe_file(args: argparse.Namespace) -> int:
     model, tokenizer = load(args)
     answer = transcribe(model, tokenizer, args.file, weights=args.weights)
     note(str(answer.plan))
-    print(answer.text)
+    print(shown(answer.text))
     return 0
 
 

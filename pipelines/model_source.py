@@ -1,10 +1,11 @@
 """What ``muomni chat --model models:/muomni@champion`` asks: the checkpoint inside a version, as a folder."""
 
+import re
 import shutil
 from pathlib import Path
 from urllib.parse import unquote, urlparse
 
-from muomni.checkpoint import STAGES, WEIGHTS
+from muomni.checkpoint import STAGES, WEIGHTS, weights_sha256
 from muomni.errors import UserError
 from pipelines.run import new_dir, state_root
 from pipelines.sender import tracking_uri
@@ -36,7 +37,10 @@ def fetch(address: str) -> Path:
             place = str(client.get_logged_model(place.removeprefix("models:/")).artifact_location)
         if place.startswith(("file:", "/")):
             return whole(Path(unquote(urlparse(place).path)) / INSIDE, address)
-        kept = state_root() / "models" / found.tags.get("weights_sha256", f"{found.name}-{found.version}")
+        digest = found.tags.get("weights_sha256", "")
+        if not re.fullmatch("[0-9a-f]{64}", digest):  # a tag is whatever somebody set, and this becomes a path
+            digest = ""
+        kept = state_root() / "models" / (digest or f"{found.name}-{found.version}")
         if not kept.is_dir():
             from mlflow.artifacts import download_artifacts  # here, because it costs seconds
 
@@ -44,6 +48,8 @@ def fetch(address: str) -> Path:
                 folder = download_artifacts(
                     f"{place}/{INSIDE}", dst_path=str(made / "download"), tracking_uri=tracking_uri()
                 )
+                if digest and weights_sha256(whole(Path(folder), address)) != digest:
+                    raise UserError(f"--model {address}: its weights are not those of its tag; register it again")
                 for path in whole(Path(folder), address).iterdir():
                     shutil.move(path, made / path.name)
                 shutil.rmtree(made / "download")

@@ -8,9 +8,9 @@ import torch
 from torch import nn
 
 from muomni import checkpoint
-from muomni.checkpoint import load_checkpoint, make_card, save_checkpoint
+from muomni.checkpoint import Checkpoint, load_checked, load_checkpoint, make_card, save_checkpoint
 from muomni.errors import UserError
-from muomni.fitting import load_into
+from muomni.fitting import assemble, load_into
 
 
 class Tied(nn.Module):
@@ -152,3 +152,64 @@ def test_the_revision_is_dirty_by_code_and_not_by_parameters(tmp_path: Path, mon
     assert checkpoint.revision() == clean
     (tmp_path / "code.py").write_text("b")
     assert checkpoint.revision() == f"{clean}-dirty"
+
+
+def test_the_card_has_the_hash_of_every_file_and_only_finite_metrics(tmp_path: Path) -> None:
+    (tmp_path / "words").write_bytes(b"pieces")
+    module = nn.Linear(2, 2)
+    metrics = {"loss": 1.5, "nothing_measured": float("nan"), "best": float("inf")}
+    card = make_card("thinker", module, data={}, params={}, metrics=metrics, seconds=0)
+    save_checkpoint(tmp_path / "x", module.state_dict(), {"a": 1}, card, {"words": tmp_path / "words"})
+    found = load_checkpoint(tmp_path / "x").card  # a training's result can always be read again
+    assert found["metrics"] == {"loss": 1.5} and found["files_sha256"].keys() == {"config.json", "words"}
+    (tmp_path / "x/words").write_bytes(b"others")
+    with pytest.raises(UserError, match=r"words: is not the file that card\.json was written for"):
+        load_checkpoint(tmp_path / "x")
+
+
+def test_a_check_sees_shapes_before_any_file_is_compared(tmp_path: Path) -> None:
+    save(tmp_path / "codec", nn.Linear(3, 2))
+    (tmp_path / "codec/config.json").write_text("{}")
+
+    def check(found: Checkpoint) -> None:
+        assert found.state["weight"].is_meta and found.state["weight"].shape == (2, 3) and found.config == {}
+        raise UserError("does not fit")
+
+    with pytest.raises(UserError, match="does not fit"):
+        load_checked(tmp_path / "codec", check)
+
+
+@pytest.mark.parametrize("bad", [torch.nan, torch.inf, -torch.inf])
+def test_numbers_that_are_none_change_nothing(bad: float) -> None:
+    module = nn.Linear(3, 2)
+    before = module.weight.clone()
+    state = {name: torch.full_like(tensor, 3e38) for name, tensor in module.state_dict().items()}
+    state["bias"][1] = bad
+    with pytest.raises(UserError, match="NaN or infinity in bias"):
+        load_into(module, state)
+    assert torch.equal(module.weight, before)
+    state["bias"][1] = 3e38  # their sum is infinite, and they are not
+    load_into(module, state)
+    assert module.bias[1] == 3e38
+
+
+def test_what_is_compared_first_draws_no_random_numbers() -> None:
+    state = nn.Linear(3, 2).state_dict()
+    torch.manual_seed(5)
+    module = assemble(lambda: nn.Linear(3, 2), state)
+    after = torch.rand(1)
+    torch.manual_seed(5)
+    nn.Linear(3, 2)
+    assert torch.equal(after, torch.rand(1)) and torch.equal(module.weight, state["weight"])
+
+
+def test_a_module_of_far_too_many_parts_is_not_built_to_the_end() -> None:
+    built = []
+
+    def build() -> nn.Module:
+        return nn.ModuleList(built.append(1) or nn.Linear(1, 1) for _ in range(100_000))
+
+    with pytest.raises(UserError, match="builds more than 104 parameters, there are 2 tensors"):
+        assemble(build, nn.Linear(1, 1).state_dict())
+    assert len(built) < 100
+    nn.Linear(1, 1)  # counted no longer

@@ -8,11 +8,13 @@ import pickle
 import shutil
 import zipfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from forged import agree, refused
 
+from muomni.checkpoint import weights_sha256
 from muomni.cli import main
 from muomni.data.badsamples import BadSamples
 from muomni.data.files import atomic_write_json
@@ -20,6 +22,10 @@ from muomni.data.image_corpus import folder_images
 from muomni.data.speech_corpus import folder_utterances
 from muomni.data.text_corpus import file_documents
 from muomni.errors import UserError
+from muomni.fusion import Plan
+from muomni.generate import Answer, PlanEvent, TextEvent
+from muomni.model_commands import show
+from pipelines import model_source
 
 ROOT = Path(__file__).parent.parent
 UNPICKLERS = {
@@ -187,3 +193,40 @@ def test_own_data_nested_too_deeply_are_bad_samples(tmp_path: Path) -> None:
         folder_utterances(tmp_path, 0, bad)
     assert folder_images(tmp_path, 0, 10**6, bad) == [] and len(bad) == 1
     assert list(file_documents(tmp_path, 1e6, bad)) == [] and len(bad) == 4
+
+
+@pytest.mark.parametrize("tag", ["../../../outside", "/tmp/outside", "", "own", "0" * 64])
+def test_a_registrys_tag_is_no_path_and_must_be_the_weights_hash(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tag: str
+) -> None:
+    import mlflow.artifacts
+    from mlflow.tracking import MlflowClient
+
+    there = model_source.fetch("models:/muomni@champion")
+    own = weights_sha256(there)
+    entry = model_source.resolve(model_source.reading_client(), "muomni", "models:/muomni@champion")
+    tagged = replace(entry, tags=entry.tags | {"weights_sha256": own if tag == "own" else tag})
+
+    def download(uri: str, dst_path: str, tracking_uri: str) -> str:
+        return str(shutil.copytree(there, dst_path))
+
+    monkeypatch.setenv("MUOMNI_STATE", str(tmp_path / "deep/er/state"))
+    monkeypatch.setattr(model_source, "resolve", lambda *given: tagged)
+    monkeypatch.setattr(MlflowClient, "get_model_version_download_uri", lambda *given: "mlflow-artifacts:/elsewhere")
+    monkeypatch.setattr(mlflow.artifacts, "download_artifacts", download)
+    if tag == "0" * 64:
+        with pytest.raises(UserError, match="not those of its tag"):
+            model_source.fetch("models:/muomni@champion")
+        assert not list(tmp_path.rglob("model.safetensors"))
+        return
+    kept = model_source.fetch("models:/muomni@champion")
+    assert kept.parent == tmp_path / "deep/er/state/models" and (kept.name == own) == (tag == "own")
+    assert weights_sha256(kept) == own
+
+
+def test_an_answer_cannot_steer_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    plan = Plan({"text": 1}, 1, 0, 0, 2)
+    text = "a\x1b[2Jb\x9b1m\r\x00\tc\n👨‍👩‍👧é"
+    for stream in (False, True):
+        assert show(iter([PlanEvent(plan), TextEvent(text), Answer(text, plan, True)]), stream).text == text
+        assert capsys.readouterr().out.rstrip("\n") == "a\ufffd[2Jb\ufffd1m\ufffd\ufffd\tc\n👨‍👩‍👧é"
