@@ -17,12 +17,12 @@ from typing import Annotated, Any, TypeVar
 import torch
 from pydantic import Field, model_validator
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from muomni.config import Section, parse
 from muomni.data.files import flush, flush_folder, sha256_file, sha256_folder
 from muomni.errors import UserError
+from muomni.tensor_files import write_tensors
 from muomni.untrusted import MOST_JSON, plain_file, read_object
 
 C = TypeVar("C")
@@ -172,7 +172,7 @@ def save_checkpoint(
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir()
     tensors = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in state.items()}
-    save_file(tensors, temporary / WEIGHTS)
+    write_tensors(temporary / WEIGHTS, tensors)
     write_json(temporary / CONFIG, config)
     for name, source in (files or {}).items():
         shutil.copyfile(source, temporary / name)

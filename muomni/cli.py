@@ -11,7 +11,7 @@ from importlib.metadata import entry_points
 from typing import NoReturn
 
 from muomni import __version__
-from muomni.errors import UserError, one_line
+from muomni.errors import UserError, one_line, refused
 
 COMMANDS = "muomni.commands"  # entry points with commands of other packages, such as the pipeline's
 INTERRUPTED, PIPE_CLOSED = 130, 141  # what a shell reports for a program that SIGINT or SIGPIPE ends
@@ -322,6 +322,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         # Python flushes standard output once more when it exits, which must not fail again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return PIPE_CLOSED
+    except OSError as error:
+        told = refused(error)
+        if told is None:
+            raise
+        print(f"error: {one_line(told)}", file=sys.stderr)
+        return 2
 
 
 if __name__ == "__main__":

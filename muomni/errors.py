@@ -1,5 +1,7 @@
 """The one exception for faults that a user can mend, and how its message is shown."""
 
+import errno
+
 
 class UserError(Exception):
     """Bad input from outside: a file, a parameter, an option.
@@ -7,6 +9,27 @@ class UserError(Exception):
     The message is one line that says what is wrong, where, and what to do. The command and the pipeline entry
     points print it as ``error: ...`` on standard error and exit with code 2, without a traceback.
     """
+
+
+# What the machine refuses, and what to do. Anything else that the operating system says may be a fault of the code.
+REFUSED = {
+    errno.ENOSPC: "free some space and run again",
+    errno.EDQUOT: "free some space or have your quota raised, and run again",
+    errno.EFBIG: "the limit of a file's size is too low here (ulimit -f); raise it and run again",
+    errno.EROFS: "choose a place that can be written to, or have it mounted so",
+    errno.EACCES: "check the rights of the file and of its folder",
+    errno.EPERM: "check the rights of the file and of its folder",
+    errno.EMFILE: "too many files are open (ulimit -n); raise the limit and run again",
+    errno.EIO: "the disk may be failing; check it and run again",
+}
+
+
+def refused(error: OSError) -> UserError | None:
+    """What to tell a user of an error of the operating system; None if it is not about what the machine refuses."""
+    if error.errno not in REFUSED:
+        return None
+    name = f"{error.filename}: " if error.filename else ""
+    return UserError(f"{name}{error.strerror}; {REFUSED[error.errno]}; nothing that was finished is lost")
 
 
 def one_line(text: object) -> str:

@@ -114,6 +114,8 @@ def load_video(source: Source, fps: float = 1.0, sample_rate: int = 16000) -> Vi
         if not container.streams.video:
             raise UserError(f"{name}: there are no pictures in it; give a video, or use it as audio")
         stream = container.streams.video[0]
+        if stream.codec_context is None:
+            raise UserError(f"{name}: its pictures are in a form that cannot be read; save it as MP4 (H.264)")
         if stream.codec_context.width * stream.codec_context.height > MAX_PIXELS:
             raise UserError(f"{name}: its pictures are too large; make the video smaller")
         first: float | None = None

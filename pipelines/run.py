@@ -31,7 +31,7 @@ from typing import IO, Self
 import psutil
 
 from muomni.data.files import atomic_write_json, flush, flush_folder
-from muomni.errors import UserError
+from muomni.errors import UserError, one_line, refused
 
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
 SENDING, SENDING_TAKES = "sending", 90.0  # what a lock says of its holder; seconds to wait for that
@@ -248,7 +248,13 @@ def main(name: str, work: Callable[[], object]) -> None:
         with stage(name):
             work()
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {one_line(error)}", file=sys.stderr)
+        sys.exit(2)
+    except OSError as error:
+        told = refused(error)
+        if told is None:
+            raise
+        print(f"error: {one_line(told)}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
         print(f"error: stage '{name}' was interrupted", file=sys.stderr)

@@ -22,6 +22,7 @@ from muomni.device import Device, DeviceConfig, pick_device
 from muomni.errors import UserError
 from muomni.train import state
 from muomni.train.loop import fit
+from muomni.train.optim import make_optimisers
 from muomni.train.report import read_metrics
 from muomni.train.task import TrainConfig
 
@@ -332,3 +333,32 @@ def test_two_processes_do_what_one_with_twice_the_accumulation_does(
     for name, value in one.model.state_dict().items():
         torch.testing.assert_close(first.model.state_dict()[name], value, rtol=1e-3, atol=1e-4)
         assert torch.equal(first.model.state_dict()[name], second[name])
+
+
+def test_moments_of_weights_with_channels_last_go_on_as_they_were(tmp_path: Path) -> None:
+    """Found by killing stage B: restored row by row, they met the wrong weights in the fused kernel of AdamW."""
+
+    def made() -> tuple[nn.Conv2d, list[torch.optim.Optimizer]]:
+        torch.manual_seed(0)
+        module = nn.Conv2d(3, 5, 3).to(memory_format=torch.channels_last)
+        return module, make_optimisers({"conv": module}, lr=0.01, muon_lr=0.0, weight_decay=0.01)
+
+    def step(module: nn.Conv2d, optimisers: list[torch.optim.Optimizer], number: int) -> None:
+        inputs = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(number))
+        module(inputs.contiguous(memory_format=torch.channels_last)).square().sum().backward()
+        for optimiser in optimisers:
+            optimiser.step()
+            optimiser.zero_grad()
+
+    straight, its = made()
+    for number in range(3):
+        step(straight, its, number)
+    state.save_state(tmp_path, {"conv": straight}, its, {}, {"step": 3})
+    resumed, other = made()
+    tensors, _ = state.load_state(tmp_path) or ({}, {})
+    state.restore_modules({"conv": resumed}, tensors)
+    state.restore_optimisers(other, tensors)
+    for number in range(3, 6):
+        step(straight, its, number)
+        step(resumed, other, number)
+    assert straight.weight.equal(resumed.weight) and straight.bias is not None and straight.bias.equal(resumed.bias)

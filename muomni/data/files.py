@@ -5,12 +5,24 @@ import importlib.metadata
 import json
 import os
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from muomni.errors import UserError
 
 MANIFEST = "manifest.json"
+
+
+@contextmanager
+def naming(path: str | Path) -> Iterator[None]:
+    """Have errors of the operating system tell the file: a write to a full disk does not say which it was."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None:
+            error.filename = os.fspath(path)
+        raise
 
 
 def flush(path: str | Path) -> None:
@@ -43,8 +55,9 @@ def atomic_write_bytes(path: str | Path, data: bytes) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = temporary_name(path)
     try:
-        temporary.write_bytes(data)
-        put_in_place(temporary, path)
+        with naming(path):
+            temporary.write_bytes(data)
+            put_in_place(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -91,7 +104,7 @@ def read_json(path: str | Path, made_by: str) -> Any:
         raise UserError(f"{path}: no such file; run `dvc repro {made_by}`")
     try:
         return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:  # includes UnicodeDecodeError
+    except (ValueError, RecursionError) as error:  # includes UnicodeDecodeError
         raise UserError(f"{path}: not valid JSON ({error}); run `dvc repro --force {made_by}`") from None
 
 
@@ -108,7 +121,7 @@ def read_jsonl(path: str | Path, made_by: str) -> Iterator[dict[str, Any]]:
         for number, line in enumerate(file, 1):
             try:
                 row = json.loads(line)
-            except ValueError:
+            except (ValueError, RecursionError):
                 row = None
             if not isinstance(row, dict):
                 raise UserError(f"{path}:{number}: not a JSON object; run `dvc repro --force {made_by}`")

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from muomni.data.files import atomic_write_json, put_in_place, read_jsonl, sha256_file, temporary_name
+from muomni.data.files import atomic_write_json, naming, put_in_place, read_jsonl, sha256_file, temporary_name
 from muomni.errors import UserError
 from muomni.tokenizer import Tokenizer
 
@@ -31,7 +31,7 @@ def pack_split(rows: Iterable[dict[str, Any]], tokenizer: Tokenizer, path: str |
     sources: dict[str, dict[str, int]] = {}
     temporary = temporary_name(path)
     try:
-        with temporary.open("wb") as file:
+        with naming(path), temporary.open("wb") as file:
             file.write(np.array([tokenizer.eos], "<u2").tobytes())
             for row in rows:
                 ids = [*tokenizer.encode(row["text"]), tokenizer.eos]

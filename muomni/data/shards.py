@@ -8,9 +8,11 @@ follows the key's dot is the member's name in the sample's dict. Values are deco
 import hashlib
 import io
 import json
+import math
 import re
 import tarfile
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -18,7 +20,7 @@ from typing import Any, Self
 import numpy as np
 import webdataset as wds
 
-from muomni.data.files import atomic_write_json, put_in_place, read_json, sha256_file, temporary_name
+from muomni.data.files import atomic_write_json, naming, put_in_place, read_json, sha256_file, temporary_name
 from muomni.errors import UserError
 
 INDEX = "index.json"
@@ -45,10 +47,30 @@ def decode_member(name: str, data: bytes) -> Any:
     """The inverse of `encode_member`. Raises ValueError on damaged data; never unpickles."""
     kind = name.rpartition(".")[2]
     if kind == "json":
-        return json.loads(data)
+        try:
+            return json.loads(data)
+        except RecursionError:
+            raise ValueError(f"{name}: more levels of JSON than can be read") from None
     if kind == "npy":
-        return np.load(io.BytesIO(data), allow_pickle=False)
+        return decode_array(name, data)
     return data
+
+
+def decode_array(name: str, data: bytes) -> np.ndarray[Any, Any]:
+    """An array as `numpy.save` writes it; its size is compared with the header's before memory is taken for it.
+
+    Raises:
+        ValueError: if it is damaged, or its values are Python's objects.
+    """
+    file = io.BytesIO(data)
+    readers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+    version = np.lib.format.read_magic(file)
+    if version not in readers:
+        raise ValueError(f"{name}: an array of version {version}")
+    shape, _, dtype = readers[version](file)
+    if dtype.hasobject or math.prod(shape) * dtype.itemsize != len(data) - file.tell():
+        raise ValueError(f"{name}: not the array that its header tells of")
+    return np.load(io.BytesIO(data), allow_pickle=False)
 
 
 class ShardWriter:
@@ -82,7 +104,8 @@ class ShardWriter:
         if kind is None:
             self.close()
         elif self._tar is not None:
-            self._tar.close()
+            with suppress(OSError):  # of a full disk once more
+                self._tar.close()
             temporary_name(self._path).unlink(missing_ok=True)
 
     @property
@@ -105,10 +128,11 @@ class ShardWriter:
         encoded = {name: encode_member(name, value) for name, value in sorted(members.items())}
         if self._tar is None:
             self._tar = tarfile.open(temporary_name(self._path), "w", format=tarfile.USTAR_FORMAT)  # noqa: SIM115
-        for name, data in encoded.items():
-            info = tarfile.TarInfo(f"{key}.{name}")  # mtime, uid and gid are 0, mode 0644
-            info.size = len(data)
-            self._tar.addfile(info, io.BytesIO(data))
+        with naming(self._path):
+            for name, data in encoded.items():
+                info = tarfile.TarInfo(f"{key}.{name}")  # mtime, uid and gid are 0, mode 0644
+                info.size = len(data)
+                self._tar.addfile(info, io.BytesIO(data))
         self._samples += 1
         if self._samples == self.per_shard:
             self.close()
@@ -117,10 +141,11 @@ class ShardWriter:
         """Finish the tar that is open, if one is."""
         if self._tar is None:
             return
-        self._tar.close()
         path = self._path
-        digest = sha256_file(temporary_name(path))
-        put_in_place(temporary_name(path), path)
+        with naming(path):
+            self._tar.close()
+            digest = sha256_file(temporary_name(path))
+            put_in_place(temporary_name(path), path)
         self.shards.append({"file": path.name, "samples": self._samples, "sha256": digest})
         self._tar, self._samples = None, 0
 
@@ -241,6 +266,8 @@ def _samples(folder: Path, shards: list[dict[str, Any]], again: str) -> Iterator
         source = wds.DataPipeline(wds.SimpleShardList([str(path.resolve())]), wds.tarfile_to_samples())
         try:
             for raw in source:
+                if not KEY.fullmatch(raw["__key__"]):
+                    raise ValueError(f"{raw['__key__'][:80]!r} is no key")
                 members = {name: value for name, value in raw.items() if not name.startswith("__")}
                 decoded = {name: decode_member(name, value) for name, value in members.items()}
                 seen += 1

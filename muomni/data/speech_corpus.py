@@ -20,7 +20,7 @@ from tqdm import tqdm
 from muomni.config import Section
 from muomni.data.badsamples import BadSamples
 from muomni.data.concepts import Concept
-from muomni.data.files import licence, write_jsonl, write_manifest
+from muomni.data.files import licence, naming, write_jsonl, write_manifest
 from muomni.data.grammar import words_of
 from muomni.data.known import read_concepts
 from muomni.data.processes import in_processes
@@ -211,7 +211,10 @@ def record(items: Sequence[Utterance], folder: Path, cfg: SpeechConfig) -> list[
         path = folder / item.file
         path.parent.mkdir(parents=True, exist_ok=True)
         pcm = np.round(wave * 32767).astype(np.int16)
-        soundfile.write(path, pcm, cfg.sample_rate, format="FLAC", subtype="PCM_16")
+        encoded = io.BytesIO()  # libsndfile does not always say when a disk is full
+        soundfile.write(encoded, pcm, cfg.sample_rate, format="FLAC", subtype="PCM_16")
+        with naming(path):
+            path.write_bytes(encoded.getvalue())
         results.append(seconds)
     return results
 

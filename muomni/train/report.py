@@ -5,12 +5,13 @@ import math
 import os
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
-from muomni.data.files import atomic_write_text
+from muomni.data.files import atomic_write_text, naming
 
 SPARSE = 10.0  # seconds between progress lines where standard error is no terminal
 
@@ -28,7 +29,7 @@ class MetricsFile:
         kept = read_metrics(path)
         self.steps = {line["step"] for line in kept}
         atomic_write_text(path, "".join(json.dumps(line) + "\n" for line in kept))
-        self.file = path.open("a", encoding="utf-8")
+        self.path, self.file = path, path.open("a", encoding="utf-8")
 
     def write(self, step: int, values: dict[str, float]) -> None:
         """Append one line, stamped with the time in seconds since 1970. NaN and infinity are left out."""
@@ -36,13 +37,15 @@ class MetricsFile:
             return
         self.steps.add(step)
         finite = {name: value for name, value in values.items() if math.isfinite(value)}
-        self.file.write(json.dumps({"step": step, "time": round(time.time(), 3), **finite}) + "\n")
-        self.file.flush()
-        os.fsync(self.file.fileno())  # a machine that stops must not forget what its tracker has
+        with naming(self.path):
+            self.file.write(json.dumps({"step": step, "time": round(time.time(), 3), **finite}) + "\n")
+            self.file.flush()
+            os.fsync(self.file.fileno())  # a machine that stops must not forget what its tracker has
 
     def close(self) -> None:
         """Close the file."""
-        self.file.close()
+        with suppress(OSError):  # of a write that failed, and was told
+            self.file.close()
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:

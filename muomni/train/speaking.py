@@ -8,7 +8,6 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from muomni.alignment import align
@@ -19,6 +18,7 @@ from muomni.data.speech import Recording, collate_mels
 from muomni.device import Device
 from muomni.errors import UserError
 from muomni.talker import PADDING, Talker, spell
+from muomni.tensor_files import write_tensors
 from muomni.tokenizer import Tokenizer
 from muomni.train.split import longest, runs, share
 
@@ -107,7 +107,7 @@ def save_alignments(path: Path, utterances: Sequence[Utterance], recordings: Seq
     tensors: dict[str, Tensor] = {}
     for u in utterances:
         tensors |= {f"{u.number}/codes": u.codes.to(torch.int32), f"{u.number}/position": u.position.to(torch.int32)}
-    save_file(tensors, path, {"texts": texts_digest([r.text for r in recordings])})
+    write_tensors(path, tensors, {"texts": texts_digest([r.text for r in recordings])})
 
 
 def aligned_utterances(

@@ -14,11 +14,11 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from muomni.data.files import atomic_write_json, put_in_place
 from muomni.errors import UserError
+from muomni.tensor_files import write_tensors
 
 STATE_FILE = "state.safetensors"
 FINGERPRINT_FILE = "fingerprint.json"
@@ -94,12 +94,20 @@ def flatten_optimisers(optimisers: list[torch.optim.Optimizer]) -> dict[str, Ten
 
 
 def restore_optimisers(optimisers: list[torch.optim.Optimizer], tensors: Mapping[str, Tensor]) -> None:
-    """Give the optimisers back what `flatten_optimisers` took."""
+    """Give the optimisers back what `flatten_optimisers` took.
+
+    A file of tensors does not keep how they lie in memory, which matters: AdamW in one kernel goes through a weight
+    and its moments side by side, and convolutions here have their channels last.
+    """
     for number, optimiser in enumerate(optimisers):
+        parameters = [p for group in optimiser.param_groups for p in group["params"]]
         state: dict[int, dict[str, Tensor]] = {}
         for key, value in tensors.items():
             kind, *rest = key.split("/")
             if kind == "optimiser" and rest[0] == str(number):
+                own = parameters[int(rest[1])]
+                if value.shape == own.shape:
+                    value = torch.empty_like(own, dtype=value.dtype, device=value.device).copy_(value)
                 state.setdefault(int(rest[1]), {})[rest[2]] = value
         optimiser.load_state_dict({"state": state, "param_groups": optimiser.state_dict()["param_groups"]})
 
@@ -149,7 +157,7 @@ def save_state(
     tensors |= {"best" + key.removeprefix("model"): value for key, value in best.items()}
     separate = {key: value.detach().cpu().clone().contiguous() for key, value in tensors.items()}
     temporary = folder / (STATE_FILE + ".tmp")
-    save_file(separate, temporary, metadata={"facts": json.dumps(facts)})
+    write_tensors(temporary, separate, {"facts": json.dumps(facts)})
     put_in_place(temporary, folder / STATE_FILE)
 
 

@@ -17,10 +17,10 @@ import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
-from safetensors.torch import save_file
 from torch import nn
 
 from muomni.data.files import flush_folder
+from muomni.tensor_files import write_tensors
 from muomni.train.state import module_tensors
 
 KEPT = 3  # folders that wait to be taken
@@ -41,7 +41,7 @@ def keep_weights(root: Path, step: int, modules: Mapping[str, nn.Module], metric
     partial.mkdir(parents=True)
     tensors = {key.removeprefix("model/"): value for key, value in module_tensors(modules).items()}
     # Copies, since safetensors refuses tensors that share memory.
-    save_file({key: value.cpu().clone().contiguous() for key, value in tensors.items()}, partial / "model.safetensors")
+    write_tensors(partial / "model.safetensors", {key: t.cpu().clone().contiguous() for key, t in tensors.items()})
     finite = {name: value for name, value in metrics.items() if math.isfinite(value)}
     (partial / "metrics.json").write_text(json.dumps({"step": step, **finite}) + "\n", encoding="utf-8")
     flush_folder(partial)
