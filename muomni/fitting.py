@@ -1,11 +1,12 @@
 """Weights of a checkpoint into modules: of the same names, shapes and types, and every number finite."""
 
 from collections.abc import Callable, Mapping
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
+from torch.overrides import TorchFunctionMode
 
 from muomni.config import short
 from muomni.errors import UserError
@@ -24,6 +25,21 @@ def assemble(build: Callable[[], M], state: Mapping[str, Tensor], prefix: str = 
     module = build()
     load_into(module, state, prefix, where)
     return module
+
+
+class Undrawn(TorchFunctionMode):
+    """Leaves weights as they are where they would be drawn: on the meta device that takes longer than all the rest."""
+
+    DRAWS = (nn.init.normal_, nn.init.uniform_, nn.init.kaiming_uniform_, Tensor.normal_, Tensor.uniform_)
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        """See `TorchFunctionMode`."""
+        given = kwargs or {}
+        if func in self.DRAWS:
+            return given["tensor"] if "tensor" in given else args[0]
+        return func(*args, **given)
 
 
 def outline(build: Callable[[], M], state: Mapping[str, Tensor], where: str) -> M:
@@ -50,7 +66,7 @@ def outline(build: Callable[[], M], state: Mapping[str, Tensor], where: str) -> 
 
     hook = register_module_parameter_registration_hook(registered)
     try:
-        with torch.device("meta"):
+        with torch.device("meta"), Undrawn():
             return build()
     finally:
         hook.remove()
