@@ -19,7 +19,7 @@ export DO_NOT_TRACK := 1
 export UV_PYTHON_DOWNLOADS := never
 
 .DEFAULT_GOAL := help
-.PHONY: help env repro times test check format smoke up down bench-runs lock clean distclean
+.PHONY: help env repro times test check format smoke up down faults bench-runs lock clean distclean
 
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -32,7 +32,7 @@ $(INSTALLED): requirements.lock pyproject.toml
 	@touch $@
 
 repro: $(INSTALLED)  ## run the whole graph (what is up to date is taken from the cache) and print each stage's time
-	@begin=$$(date +%s); $(BIN)/python -m dvc repro && $(BIN)/python -m pipelines.times --since $$begin
+	@begin=$$(date +%s); $(BIN)/python -m pipelines.dvc_lock && $(BIN)/python -m dvc repro && $(BIN)/python -m pipelines.times --since $$begin
 
 times: $(INSTALLED)  ## print the time and memory of each stage's last run
 	@$(BIN)/python -m pipelines.times
@@ -59,6 +59,9 @@ up: $(INSTALLED)  ## start the Prefect server, its worker and the MLflow UI; Ctr
 
 down: $(INSTALLED)  ## end them where they run in the background (make up UP=--detach)
 	@$(BIN)/muomni down
+
+faults: $(INSTALLED)  ## kill every stage at 200 drawn places and compare what it writes; about an hour
+	@$(BIN)/python benchmarks/faults.py
 
 bench-runs: $(INSTALLED)  ## measure what runs from Prefect cost, and a queue of 20
 	@$(BIN)/python benchmarks/runs.py

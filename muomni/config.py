@@ -5,6 +5,7 @@ sections it needs, so that a changed parameter reruns only what depends on it. `
 """
 
 import difflib
+import reprlib
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -61,6 +62,28 @@ def near(word: str, choices: list[str]) -> str:
     return f" (did you mean '{found[0]}'?)" if found else ""
 
 
+SHORT = reprlib.Repr()
+SHORT.maxstring = SHORT.maxother = SHORT.maxlong = 80
+SHORT.maxdict = SHORT.maxlist = SHORT.maxlevel = 4
+MOST_BYTES = 1_000_000
+
+
+class Loader(yaml.SafeLoader):
+    """YAML without Python's objects, and without a key twice, of which the last one would silently count."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """A mapping; raises `yaml.YAMLError` for a key that is there already."""
+        seen = set()
+        for key, _ in node.value:
+            if key.tag != "tag:yaml.org,2002:merge" and (key.tag, key.value) in seen:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"the key {key.value!r} is there twice", key.start_mark
+                )
+            if isinstance(key.value, str):
+                seen.add((key.tag, key.value))
+        return super().construct_mapping(node, deep)
+
+
 def load_params(path: str | Path = "params.yaml") -> dict[str, Any]:
     """Read a parameter file as a mapping of sections.
 
@@ -71,20 +94,30 @@ def load_params(path: str | Path = "params.yaml") -> dict[str, Any]:
     if not path.is_file():
         raise UserError(f"{path}: no such parameter file; run `muomni profile tiny` to make params.yaml")
     try:
-        params = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        if path.stat().st_size > MOST_BYTES:
+            raise UserError(f"{path}: larger than {MOST_BYTES:,} bytes; that is no file of parameters")
+        text = path.read_text(encoding="utf-8")
+    except ValueError as error:
+        raise UserError(f"{path}: is no text in UTF-8 ({error}); save it so") from None
+    try:
+        params = yaml.load(text, Loader)
+    except Exception as error:  # PyYAML's own, and whatever its readers of numbers and dates raise on odd ones
         raise UserError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
     if not isinstance(params, dict):
         raise UserError(f"{path}: expected sections of parameters, found {type(params).__name__}")
     for name in params:
         if name not in SECTIONS:
-            raise UserError(f"{path}: unknown section '{name}'{near(str(name), list(SECTIONS))}")
+            known = near(name, list(SECTIONS)) if isinstance(name, str) and len(name) < 100 else ""
+            raise UserError(f"{path}: unknown section {short(name)}{known}")
     return params
 
 
 def short(value: object) -> str:
-    """A value as a message shows it."""
-    text = repr(value)
+    """A value as a message shows it; also one that is millions of lists, or a number too long to be written."""
+    try:
+        text = SHORT.repr(value)
+    except ValueError:
+        text = type(value).__name__
     return text if len(text) <= 80 else f"{text[:77]}..."
 
 

@@ -279,6 +279,9 @@ def render_chat(
         elif ids:
             segments.append(Segment("text", list(ids), answer))
 
+    given: Any = messages
+    if not isinstance(given, Sequence) or isinstance(given, str | bytes):
+        raise UserError(f"messages: expected a list, got {type(given).__name__}")
     for number, message in enumerate(messages):
         where = f"messages[{number}]"
         role = message.get("role") if isinstance(message, dict) else None

@@ -64,10 +64,10 @@ def decode_array(name: str, data: bytes) -> np.ndarray[Any, Any]:
     """
     file = io.BytesIO(data)
     readers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
-    version = np.lib.format.read_magic(file)
-    if version not in readers:
-        raise ValueError(f"{name}: an array of version {version}")
-    shape, _, dtype = readers[version](file)
+    try:
+        shape, _, dtype = readers[np.lib.format.read_magic(file)](file)
+    except Exception as error:  # a header is a Python literal, and what is no such thing raises many kinds
+        raise ValueError(f"{name}: no array ({error})") from None
     if dtype.hasobject or math.prod(shape) * dtype.itemsize != len(data) - file.tell():
         raise ValueError(f"{name}: not the array that its header tells of")
     return np.load(io.BytesIO(data), allow_pickle=False)
