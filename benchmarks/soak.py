@@ -7,7 +7,7 @@ are made up, so that it runs without any.
 
 After the first quarter of each third, memory may grow by no more than 20 MB or 2 % until the last quarter, files and
 threads by none, and a turn of the same work may not become slower by more than a tenth, beside a matrix product of a
-fixed size that is timed in turn (the machine may be shared).
+fixed size that is timed in turn. Times are those of the CPU, since the machine may be shared.
 """
 
 import argparse
@@ -70,7 +70,7 @@ class Look:
 
 @dataclass(frozen=True)
 class Turn:
-    """A unit of work that is the same each time: seconds, and those of the fixed product right after."""
+    """A unit of work that is the same each time: CPU seconds, and those of the fixed product right after."""
 
     at: float
     phase: str
@@ -104,10 +104,10 @@ class Soak:
         """Seconds that a fixed amount of arithmetic takes now: the best of three."""
 
         def once() -> float:
-            began = time.perf_counter()
+            began = time.process_time()
             for _ in range(8):
                 self.matrix @ self.matrix
-            return time.perf_counter() - began
+            return time.process_time() - began
 
         return min(once() for _ in range(3))
 
@@ -130,12 +130,12 @@ def train(soak: Soak, params: Params, folder: Path) -> None:
     """Stage E until the time is up."""
     device = pick_device(params.device)
     task = build(params, "e-omni", folder / "data", device)
-    loss, seen = task.loss, [0, time.perf_counter()]
+    loss, seen = task.loss, [0, time.process_time()]
 
     def counted(batch: Any, step: int) -> Any:
         if step and step % A_TURN == 0 and step != seen[0]:
-            soak.turn(time.perf_counter() - seen[1])
-            seen[:] = [step, time.perf_counter()]
+            soak.turn(time.process_time() - seen[1])
+            seen[:] = [step, time.process_time()]
         return loss(batch, step)
 
     task.loss = counted  # type: ignore[method-assign]
@@ -162,7 +162,7 @@ def answer(soak: Soak, model: Omni, tokenizer: Tokenizer) -> None:
     picture, wave, png, wav = things()
     decoder = Decoder(model.thinker)
     while True:
-        began = time.perf_counter()
+        began = time.process_time()
         session = Session(model, tokenizer, decoder=decoder)
         last(session.ask("What is to the left of it?", images=[picture], max_tokens=24))
         last(session.ask("And what is that?", max_tokens=24, speak=True, stream=True))
@@ -175,7 +175,7 @@ def answer(soak: Soak, model: Omni, tokenizer: Tokenizer) -> None:
         transcribe(model, tokenizer, wave, max_tokens=24)
         for _ in say(model, tokenizer, "There are two dogs. One is red.", stream=True):
             pass
-        soak.turn(time.perf_counter() - began)
+        soak.turn(time.process_time() - began)
 
 
 def serve(soak: Soak, checkpoint: Path) -> None:
@@ -197,7 +197,7 @@ def serve(soak: Soak, checkpoint: Path) -> None:
     )
     bad = pd.DataFrame([{"text": "What is it?", "image": image[:200], "audio": None, "speak": False}])
     while True:
-        began = time.perf_counter()
+        began = time.process_time()
         for seed in range(6):
             served.predict(None, good, {"max_tokens": 24, "seed": seed})  # type: ignore[arg-type]
             try:
@@ -205,7 +205,7 @@ def serve(soak: Soak, checkpoint: Path) -> None:
                 raise AssertionError("a damaged picture was accepted")
             except UserError:
                 pass
-        soak.turn(time.perf_counter() - began)
+        soak.turn(time.process_time() - began)
 
 
 def judge(soak: Soak, phase: str) -> dict[str, Any]:
@@ -263,7 +263,7 @@ def draw(soak: Soak, path: Path) -> None:
         axes[2].plot([t.at / 60 for t in turns], [t.seconds for t in turns], ".", markersize=3, label=phase)
     axes[0].set_ylabel("resident memory, MB")
     axes[1].set_ylabel("open files")
-    axes[2].set_ylabel("seconds a turn")
+    axes[2].set_ylabel("CPU seconds a turn")
     axes[2].set_yscale("log")
     axes[2].set_xlabel("minutes")
     for axis in axes:
