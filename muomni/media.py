@@ -31,6 +31,7 @@ __all__ = ["Video", "image_to_tensor", "load_audio", "load_image", "load_video",
 
 MAX_PIXELS = 50_000_000
 MAX_FRAMES = 600  # of a video, after sampling
+MAX_SIDE = 512  # pixels of a video's frame; larger ones are made smaller as they come, or 600 would fill the memory
 IMAGE_FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "ICO")  # none that runs another program
 PADDING = (255, 255, 255)  # what is around a picture that is not square, and behind a transparent one
 
@@ -126,7 +127,9 @@ def load_video(source: Source, fps: float = 1.0, sample_rate: int = 16000) -> Vi
                 continue
             if len(frames) == MAX_FRAMES:
                 raise UserError(f"{name}: more than {MAX_FRAMES} frames; give a shorter part or a lower rate")
-            frames.append(frame.to_image().convert("RGB").rotate(frame.rotation, expand=True))
+            picture = frame.to_image().convert("RGB").rotate(frame.rotation, expand=True)
+            picture.thumbnail((MAX_SIDE, MAX_SIDE), Image.Resampling.BICUBIC)  # never larger than it was
+            frames.append(picture)
             times.append(time)
     if not frames:
         raise UserError(f"{name}: the video has no frames; it may be cut off, save it again")

@@ -22,6 +22,7 @@ from muomni.data.files import atomic_write_bytes
 from muomni.errors import UserError
 
 MAX_FILE_BYTES = 500_000_000
+MAX_SAMPLES = 100_000_000  # of all channels before they are averaged: 400 MB
 MAX_SECONDS = 600.0  # audio and video; what the model can use is less, and the context budget cuts it further
 # Containers for PyAV. Playlists (HLS, DASH, concat) are left out: they would open further addresses.
 CONTAINERS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,flv,asf,mpeg,mpegts,gif,ogg,mp3,wav,flac,aac,aiff,caf,amr"
@@ -84,6 +85,7 @@ def load_audio(source: Source, sample_rate: int = 16000) -> Samples:
         return wave
     with file:
         _check_seconds(file.frames / file.samplerate, name)
+        _check_samples(file.frames * file.channels, name)
         _check_whole(data, name)
         expected = file.frames
         try:
@@ -98,6 +100,11 @@ def load_audio(source: Source, sample_rate: int = 16000) -> Samples:
 def _check_seconds(seconds: float, name: str) -> None:
     if seconds > MAX_SECONDS:
         raise UserError(f"{name}: {seconds:.0f} s is over the limit of {MAX_SECONDS:.0f} s; give a shorter part")
+
+
+def _check_samples(count: int, name: str) -> None:
+    if count > MAX_SAMPLES:
+        raise UserError(f"{name}: {count:,} samples are more than {MAX_SAMPLES:,}; give fewer channels or a lower rate")
 
 
 def _check_whole(data: bytes, name: str) -> None:
@@ -233,8 +240,12 @@ def decode_audio(data: bytes, name: str, sample_rate: int, needed: bool) -> Samp
         rate = stream.rate
         # Only the sample format: its own mixing to mono would make float stereo louder by 3 dB.
         to_float = av.AudioResampler(format="fltp", rate=rate)
-        frames = [out for frame in decoded(container, stream, name, "audio") for out in to_float.resample(frame)]
-        frames += to_float.resample(None) if frames else []
-    parts = [frame.to_ndarray().mean(0) for frame in frames]
+        parts, count = list[Samples](), 0
+        for frame in decoded(container, stream, name, "audio"):
+            for out in to_float.resample(frame):
+                count += out.samples
+                _check_samples(count, name)
+                parts.append(out.to_ndarray().mean(0))
+        parts += [out.to_ndarray().mean(0) for out in (to_float.resample(None) if parts else [])]
     wave = np.concatenate(parts).astype(np.float32) if parts else np.zeros(0, np.float32)
     return _finish(wave, rate, sample_rate, name)

@@ -280,3 +280,17 @@ def test_a_growing_sound_can_be_read_at_any_time(tmp_path: Path) -> None:
     assert np.abs(load_audio(path) - wave).max() < 1e-4
     with pytest.raises(UserError, match="cannot be written"):
         GrowingSound(tmp_path / "nowhere" / "a.wav", 16000).write(wave)
+
+
+def test_channels_and_rates_that_would_fill_the_memory_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sound, "MAX_SAMPLES", 20_000)
+    assert len(load_audio(wav_bytes(sine(1.0)))) == 16000
+    with pytest.raises(UserError, match="fewer channels or a lower rate"):
+        load_audio(wav_bytes(np.stack([sine(1.0)] * 2, 1)))
+    with pytest.raises(UserError, match="fewer channels or a lower rate"):
+        load_audio(movie_bytes(1.0, pictures=False))  # 44,100 samples through the other decoder
+
+
+def test_large_frames_of_a_film_are_made_smaller_as_they_come(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(media, "MAX_SIDE", 32)
+    assert {frame.size for frame in load_video(movie_bytes(1.0)).frames} == {(32, 24)}
