@@ -4,12 +4,15 @@ A checkpoint may come from anywhere, and its card has the hash of every other fi
 into modules.
 """
 
+import errno
 import json
 import math
 import os
 import shutil
 import subprocess
+import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
@@ -36,6 +39,8 @@ STAGES = {  # which stage makes which folder
     "vocoder": "d-vocoder",
     "omni": "e-omni",
 }
+SETTLES = 0.2  # seconds that replacing a folder takes at most, between its two renames
+REPLACED = 5  # times that a folder may be replaced while it is being read
 MOST_BYTES = 16 << 30  # of the weights; the largest profile has 0.1 GB
 MOST_HEADER = 8 << 20  # bytes of the names and shapes in front of the weights
 TYPES = {
@@ -181,10 +186,16 @@ def save_checkpoint(
     flush_folder(temporary)
     # A folder cannot be renamed over a full one. A crash between the renames leaves the old one, which
     # `load_checkpoint` puts back.
-    if target.exists():
-        shutil.rmtree(old, ignore_errors=True)
-        os.replace(target, old)
-    os.replace(temporary, target)
+    for last in (False, False, True):
+        if target.exists():
+            shutil.rmtree(old, ignore_errors=True)
+            os.replace(target, old)
+        try:
+            os.replace(temporary, target)
+            break
+        except OSError as error:  # a reader put the old one back meanwhile
+            if last or error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                raise
     flush(target.parent)
     shutil.rmtree(old, ignore_errors=True)
 
@@ -221,6 +232,30 @@ def load_checked(folder: str | Path, check: Callable[[Checkpoint], C]) -> tuple[
     Raises:
         UserError: as `load_checkpoint`.
     """
+    for _ in range(REPLACED):
+        before = identity(folder)
+        try:
+            found = load_once(folder, check)
+        except UserError:
+            if identity(folder) == before:
+                raise
+        else:
+            if identity(folder) == before:
+                return found
+    return load_once(folder, check)
+
+
+def identity(folder: str | Path) -> tuple[int, int] | None:
+    """What changes when another folder gets this name; None if there is none."""
+    try:
+        found = os.stat(folder)
+    except OSError:
+        return None
+    return found.st_ino, found.st_ctime_ns
+
+
+def load_once(folder: str | Path, check: Callable[[Checkpoint], C]) -> tuple[Checkpoint, C]:
+    """`load_checked`, which may meet files of two checkpoints if the folder is replaced meanwhile."""
     found = peek_checkpoint(folder)
     checked = check(found)
     folder, again = Path(folder), remedy(folder)
@@ -244,7 +279,10 @@ def peek_checkpoint(folder: str | Path) -> Checkpoint:
     folder, again = Path(folder), remedy(folder)
     old = folder.with_name(f".{folder.name}.old")
     if not folder.exists() and (old / CARD).is_file():
-        os.replace(old, folder)
+        time.sleep(SETTLES)  # whoever is about to replace it does so at once; a crash leaves it as it is
+        if not folder.exists():
+            with suppress(OSError):
+                os.replace(old, folder)
     stage = STAGES.get(folder.name)
     hint = f"run `dvc repro {stage}` to make it" if stage else "give the folder of a trained checkpoint"
     if not folder.is_dir():
