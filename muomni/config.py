@@ -100,7 +100,7 @@ def load_params(path: str | Path = "params.yaml") -> dict[str, Any]:
     except ValueError as error:
         raise UserError(f"{path}: is no text in UTF-8 ({error}); save it so") from None
     try:
-        params = yaml.load(text, Loader)  # nosec B506: a SafeLoader with bounds
+        params = Loader(text).get_single_data()
     except Exception as error:  # PyYAML's own, and whatever its readers of numbers and dates raise on odd ones
         raise UserError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
     if not isinstance(params, dict):
