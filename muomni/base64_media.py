@@ -8,6 +8,7 @@ import soundfile
 from torch import Tensor
 
 from muomni.errors import UserError
+from muomni.sound import MAX_FILE_BYTES
 
 
 def file_bytes(value: object, what: str) -> bytes | None:
@@ -18,10 +19,12 @@ def file_bytes(value: object, what: str) -> bytes | None:
         what: its name in messages.
 
     Raises:
-        UserError: if it is not base64.
+        UserError: if it is not base64, or longer than any file that is taken.
     """
     if not isinstance(value, str) or not value:
         return None
+    if len(value) > MAX_FILE_BYTES * 4 // 3 + 4:
+        raise UserError(f"{what}: larger than {MAX_FILE_BYTES // 1_000_000} MB; give a smaller file")
     try:
         return base64.b64decode(value, validate=True)
     except (binascii.Error, ValueError):  # the latter for characters beyond ASCII

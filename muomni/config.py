@@ -138,9 +138,10 @@ def parse(cls: type[S], values: Any, where: str) -> S:
         first = error.errors()[0]
         *parents, last = ("", *(str(part) for part in first["loc"]))
         key = ".".join((*parents, last)).removeprefix(".")
+        key = key if len(key) <= 200 else f"{key[:197]}..."
         name = f"{where}{'.' if ': ' in where else ': '}{key}" if key else where
         if first["type"] == "extra_forbidden":
-            raise UserError(f"{name}: unknown key{near(last, keys_at(cls, parents[1:]))}") from None
+            raise UserError(f"{name}: unknown key{near(last[:100], keys_at(cls, parents[1:]))}") from None
         if first["type"] == "missing":
             raise UserError(f"{name}: missing") from None
         raise UserError(f"{name}: {first['msg']}, got {short(first['input'])}") from None
@@ -175,6 +176,6 @@ def scalar(name: str, path: str | Path = "params.yaml") -> int:
         UserError: if it is missing or no whole number.
     """
     value = load_params(path).get(name)
-    if not isinstance(value, int) or isinstance(value, bool):
-        raise UserError(f"{path}: {name}: expected a whole number, got {value!r}")
+    if not isinstance(value, int) or isinstance(value, bool) or abs(value) >= 1 << 63:
+        raise UserError(f"{path}: {name}: expected a whole number, got {short(value)}")
     return value

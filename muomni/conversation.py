@@ -18,6 +18,7 @@ from PIL import Image
 from torch import Tensor
 
 from muomni import fusion
+from muomni.errors import UserError
 from muomni.fusion import Plan, fuse, lay_out
 from muomni.media import Samples, image_to_tensor, load_audio, load_image, load_video
 from muomni.mel import log_mel
@@ -91,8 +92,8 @@ class Conversation:
         size = self.model.cfg.vision_encoder.image_size
         encoded: list[Encoded] = []
         for at in range(0, len(pictures), PICTURES_AT_ONCE):
-            some = [p if isinstance(p, Image.Image) else load_image(p) for p in pictures[at : at + PICTURES_AT_ONCE]]
-            pixels = torch.stack([image_to_tensor(picture.convert("RGB"), size) for picture in some])
+            some = (p if isinstance(p, Image.Image) else load_image(p) for p in pictures[at : at + PICTURES_AT_ONCE])
+            pixels = torch.stack([image_to_tensor(picture.convert("RGB"), size) for picture in some])  # one by one
             encoded += [Encoded(states) for states in self.model.image_features(pixels.to(self.device))]
         return encoded
 
@@ -109,7 +110,10 @@ class Conversation:
         cfg = self.model.cfg
         if isinstance(recording, str | os.PathLike | bytes):
             recording = load_audio(recording, cfg.mel.sample_rate)
-        mel = log_mel(torch.from_numpy(np.asarray(recording, np.float32)), cfg.mel)  # [T, M]
+        samples = torch.from_numpy(np.asarray(recording, np.float32))
+        if samples.ndim != 1:
+            raise UserError(f"audio: expected samples [T], got {list(samples.shape)}; give the mean of its channels")
+        mel = log_mel(samples, cfg.mel)  # [T, M]
         positions = -(-len(mel) // STRIDE)
         mel = mel[: cfg.audio_encoder.positions * STRIDE].to(self.device)
         states, _ = self.model.audio_encoder(mel[None], torch.tensor([len(mel)], device=self.device))

@@ -20,6 +20,8 @@ REFUSED = {
     errno.EACCES: "check the rights of the file and of its folder",
     errno.EPERM: "check the rights of the file and of its folder",
     errno.EMFILE: "too many files are open (ulimit -n); raise the limit and run again",
+    errno.ENAMETOOLONG: "give a shorter name",
+    errno.ELOOP: "a link there leads to itself; remove it",
     errno.EIO: "the disk may be failing; check it and run again",
 }
 

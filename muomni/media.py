@@ -9,6 +9,7 @@ import math
 import warnings
 from dataclasses import dataclass
 from fractions import Fraction
+from typing import Any
 
 import numpy as np
 import torch
@@ -26,13 +27,16 @@ from muomni.sound import (
     reason,
     save_audio,
 )
+from muomni.untrusted import IMAGE_FORMATS
 
 __all__ = ["Video", "image_to_tensor", "load_audio", "load_image", "load_video", "save_audio"]
 
 MAX_PIXELS = 50_000_000
 MAX_FRAMES = 600  # of a video, after sampling
 MAX_SIDE = 512  # pixels of a video's frame; larger ones are made smaller as they come, or 600 would fill the memory
-IMAGE_FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "ICO")  # none that runs another program
+MAX_FRAME_PIXELS = 16_777_216  # of a video; decoders hold up to twenty frames at a time
+MAX_VIDEO_PIXELS = 100_000_000_000  # of all frames that are decoded: ten minutes of 1080p at 60 frames a second
+STRIP_PIXELS = 1_000_000  # that are converted at a time
 PADDING = (255, 255, 255)  # what is around a picture that is not square, and behind a transparent one
 
 
@@ -65,16 +69,28 @@ def load_image(source: Source) -> Image.Image:
         raise UserError(f"{name}: {image.width} x {image.height} pixels is too large; make it smaller")
     try:  # decoders raise many kinds of exception on damaged bytes
         image.load()
-        return _to_rgb(ImageOps.exif_transpose(image))
+        ImageOps.exif_transpose(image, in_place=True)
+        return _to_rgb(image)
     except Exception as error:
         raise UserError(f"{name}: the picture is damaged or cut off ({reason(error)})") from None
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
+    """Strip by strip, since a conversion takes several times the memory of what it converts."""
+    if image.mode == "RGB" and "transparency" not in image.info:
+        return image.convert("RGB")
+    top = max(float(np.ravel(image.getextrema())[1]), 1e-9) if image.mode == "F" else 65535.0
+    rgb, rows = Image.new("RGB", image.size), max(1, STRIP_PIXELS // image.width)
+    for first in range(0, image.height, rows):
+        strip = image.crop((0, first, image.width, min(first + rows, image.height)))
+        rgb.paste(_strip_to_rgb(strip, top), (0, first))
+    return rgb
+
+
+def _strip_to_rgb(image: Image.Image, top: float) -> Image.Image:
     if image.mode in ("I", "F") or image.mode.startswith("I;16"):  # Pillow would clip these to 255
-        values = np.asarray(image, dtype=np.float64)
-        top = 65535.0 if image.mode != "F" else max(float(values.max()), 1e-9)
-        return Image.fromarray((values / top * 255).clip(0, 255).astype(np.uint8)).convert("RGB")
+        values = np.nan_to_num(np.asarray(image, dtype=np.float64) / top * 255)
+        return Image.fromarray(values.clip(0, 255).astype(np.uint8)).convert("RGB")
     if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
         image = image.convert("RGBA")
         ground = Image.new("RGBA", image.size, (*PADDING, 255))
@@ -103,7 +119,8 @@ def load_video(source: Source, fps: float = 1.0, sample_rate: int = 16000) -> Vi
 
     Raises:
         UserError: if it cannot be read, has no pictures, is damaged or cut off, is longer than `MAX_SECONDS`,
-            or its pictures are too large or more than `MAX_FRAMES`.
+            its pictures have more than `MAX_FRAME_PIXELS`, are more than `MAX_FRAMES`, or have more than
+            `MAX_VIDEO_PIXELS` together.
     """
     if not (math.isfinite(fps) and fps > 0):
         raise UserError(f"video: {fps} frames a second is not possible; give a number above 0")
@@ -117,10 +134,15 @@ def load_video(source: Source, fps: float = 1.0, sample_rate: int = 16000) -> Vi
         stream = container.streams.video[0]
         if stream.codec_context is None:
             raise UserError(f"{name}: its pictures are in a form that cannot be read; save it as MP4 (H.264)")
-        if stream.codec_context.width * stream.codec_context.height > MAX_PIXELS:
-            raise UserError(f"{name}: its pictures are too large; make the video smaller")
+        _check_frame(stream.codec_context, name)
+        stream.codec_context.options = {"max_pixels": str(MAX_FRAME_PIXELS)}  # its pictures may grow on the way
         first: float | None = None
+        pixels = 0
         for frame in decoded(container, stream, name, "video"):
+            _check_frame(frame, name)
+            pixels += frame.width * frame.height
+            if pixels > MAX_VIDEO_PIXELS:
+                raise UserError(f"{name}: is too much to decode; make the video smaller or give a shorter part")
             first = (frame.time or 0.0) if first is None else first
             time = (frame.time or 0.0) - first
             if time + 1e-3 < len(frames) * step and frames:
@@ -134,3 +156,9 @@ def load_video(source: Source, fps: float = 1.0, sample_rate: int = 16000) -> Vi
     if not frames:
         raise UserError(f"{name}: the video has no frames; it may be cut off, save it again")
     return Video(frames, times, decode_audio(data, name, sample_rate, needed=False))
+
+
+def _check_frame(frame: Any, name: str) -> None:
+    """Something of a width and a height against `MAX_FRAME_PIXELS`."""
+    if frame.width * frame.height > MAX_FRAME_PIXELS:
+        raise UserError(f"{name}: {frame.width} x {frame.height} pixels are too many for a video; make it smaller")

@@ -1,6 +1,7 @@
 """``muomni chat``, ``transcribe`` and ``say``: the commands that need a trained model."""
 
 import argparse
+import io
 import os
 import shlex
 import sys
@@ -13,7 +14,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from muomni.errors import UserError, one_line
+from muomni.errors import UserError, one_line, refused
 from muomni.generate import Answer, AudioEvent, Event, PlanEvent, Session, TextEvent, say, transcribe
 from muomni.media import load_audio, load_image, save_audio
 from muomni.model_sources import fetch_model
@@ -160,6 +161,8 @@ def lines() -> Iterator[str]:
             except EOFError:
                 print()
                 return
+    if isinstance(sys.stdin, io.TextIOWrapper):
+        sys.stdin.reconfigure(errors="replace")  # a line that is no UTF-8 is a bad question, not the end
     while True:
         if typed:
             print("> ", end="", file=sys.stderr, flush=True)
@@ -192,7 +195,8 @@ class Talk:
             raise UserError(f"{name}: name a file, as in `{name} FILE`")
         rate = self.session.model.cfg.mel.sample_rate
         if name == "/image":
-            self.images.append(load_image(value))
+            load_image(value)
+            self.images.append(value)  # a large picture need not stay in memory
         elif name == "/audio":
             self.audio.append(load_audio(value, rate))
         elif name == "/video":
@@ -239,8 +243,11 @@ def converse(session: Session, args: argparse.Namespace) -> int:
                 talk.command(name, unquote(value.strip()))
             else:
                 talk.ask(line)
-        except UserError as error:
-            note(f"error: {one_line(error)}")
+        except (UserError, OSError) as error:
+            told = refused(error) if isinstance(error, OSError) else error
+            if told is None:
+                raise
+            note(f"error: {one_line(told)}")
             code = 0 if sys.stdin.isatty() else 2
     return code
 

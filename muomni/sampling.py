@@ -13,6 +13,8 @@ from muomni.drawing import NO_NUMBERS, draw
 from muomni.errors import UserError
 from muomni.thinker import Thinker
 
+COLD = 1e-6  # a temperature below it takes the likeliest: logits divided by it are beyond float32
+
 
 class Sampling(Section):
     """How tokens are drawn."""
@@ -32,14 +34,16 @@ def likeliest(logits: Tensor) -> list[int]:
 
 def choose(logits: Tensor, sampling: Sampling, rng: torch.Generator) -> int:
     """Draw a token from logits ``[V]``: temperature, then top-k, then nucleus (Holtzman et al., 2019)."""
-    if sampling.temperature == 0:
+    if sampling.temperature < COLD:
         return likeliest(logits[None])[0]
     logits = logits.float().cpu() / sampling.temperature
     if 0 < sampling.top_k < len(logits):
         logits = logits.masked_fill(logits < logits.topk(sampling.top_k).values[-1], -torch.inf)
     probability, order = logits.softmax(-1).sort(descending=True)
     # A token is kept if the likelier ones before it do not fill the nucleus yet; the first always is.
-    probability[probability.cumsum(0) - probability >= sampling.top_p] = 0
+    cut = probability.cumsum(0) - probability >= sampling.top_p
+    cut[0] = False  # float32 knows no nucleus as small as one may ask for
+    probability[cut] = 0
     return int(order[draw(probability, rng)])
 
 

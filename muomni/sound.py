@@ -22,7 +22,9 @@ from muomni.data.files import atomic_write_bytes
 from muomni.errors import UserError
 
 MAX_FILE_BYTES = 500_000_000
+BLOCK = 1 << 18  # samples of a channel that are read at a time
 MAX_SAMPLES = 100_000_000  # of all channels before they are averaged: 400 MB
+MAX_DECODED = 1_000_000  # frames of a container's stream; ten minutes have a quarter of that at most
 MAX_SECONDS = 600.0  # audio and video; what the model can use is less, and the context budget cuts it further
 # Containers for PyAV. Playlists (HLS, DASH, concat) are left out: they would open further addresses.
 CONTAINERS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,flv,asf,mpeg,mpegts,gif,ogg,mp3,wav,flac,aac,aiff,caf,amr"
@@ -87,14 +89,16 @@ def load_audio(source: Source, sample_rate: int = 16000) -> Samples:
         _check_seconds(file.frames / file.samplerate, name)
         _check_samples(file.frames * file.channels, name)
         _check_whole(data, name)
-        expected = file.frames
-        try:
-            channels = file.read(dtype="float32", always_2d=True)
+        wave, filled = np.empty(file.frames, np.float32), 0
+        try:  # in blocks, or both all channels and their mean would be in memory
+            while len(block := file.read(BLOCK, dtype="float32", always_2d=True)):
+                wave[filled : filled + len(block)] = block.mean(1, dtype=np.float32)
+                filled += len(block)
         except (soundfile.LibsndfileError, MemoryError) as error:
             raise UserError(f"{name}: the audio is damaged or cut off ({reason(error)})") from None
-        if len(channels) < expected:
-            raise UserError(f"{name}: cut off after {len(channels)} of {expected} samples; save it again")
-        return _finish(channels.mean(1, dtype=np.float32), file.samplerate, sample_rate, name)
+        if filled < len(wave):
+            raise UserError(f"{name}: cut off after {filled} of {len(wave)} samples; save it again")
+        return _finish(wave, file.samplerate, sample_rate, name)
 
 
 def _check_seconds(seconds: float, name: str) -> None:
@@ -212,7 +216,7 @@ def decoded(container: Any, stream: Any, name: str, kind: str) -> Iterator[Any]:
     """Frames of a stream; a decoder's error, or an end long before the declared, becomes a `UserError`."""
     import av
 
-    end = 0.0
+    end, count = 0.0, 0
     declared = float(stream.duration * stream.time_base) if stream.duration else 0.0
     _check_seconds(declared, name)
     try:
@@ -220,6 +224,9 @@ def decoded(container: Any, stream: Any, name: str, kind: str) -> Iterator[Any]:
             start = float(stream.start_time * stream.time_base) if stream.start_time else 0.0
             end = max(end, (frame.time or 0.0) - start)
             _check_seconds(end, name)
+            count += 1
+            if count > MAX_DECODED:  # frames without a time, or with one time, would never be too long
+                raise UserError(f"{name}: the {kind} has more than {MAX_DECODED:,} frames; give a shorter part")
             yield frame
     except (av.error.FFmpegError, ValueError) as error:
         raise UserError(f"{name}: the {kind} is damaged or cut off ({reason(error)})") from None
@@ -236,16 +243,19 @@ def decode_audio(data: bytes, name: str, sample_rate: int, needed: bool) -> Samp
             if needed:
                 raise UserError(f"{name}: there is no sound in it; give an audio file (WAV, FLAC, MP3, m4a)")
             return None
-        stream = container.streams.audio[0]
-        rate = stream.rate
+        rate, parts, count = 0, list[Samples](), 0
         # Only the sample format: its own mixing to mono would make float stereo louder by 3 dB.
-        to_float = av.AudioResampler(format="fltp", rate=rate)
-        parts, count = list[Samples](), 0
-        for frame in decoded(container, stream, name, "audio"):
-            for out in to_float.resample(frame):
-                count += out.samples
+        to_float = av.AudioResampler(format="fltp")
+        try:
+            for frame in decoded(container, container.streams.audio[0], name, "audio"):
+                rate = rate or frame.sample_rate
+                if frame.sample_rate != rate or rate <= 0:  # two files that were joined without a look
+                    raise UserError(f"{name}: goes from {rate} Hz to {frame.sample_rate} Hz; save it again at one rate")
+                count += frame.samples * len(frame.layout.channels)
                 _check_samples(count, name)
-                parts.append(out.to_ndarray().mean(0))
-        parts += [out.to_ndarray().mean(0) for out in (to_float.resample(None) if parts else [])]
-    wave = np.concatenate(parts).astype(np.float32) if parts else np.zeros(0, np.float32)
+                parts += [out.to_ndarray().mean(0) for out in to_float.resample(frame)]
+            parts += [out.to_ndarray().mean(0) for out in (to_float.resample(None) if parts else [])]
+        except (av.error.FFmpegError, ValueError) as error:  # the number of channels changes, for example
+            raise UserError(f"{name}: the audio is damaged, or changes on the way ({reason(error)})") from None
+    wave = np.concatenate(parts).astype(np.float32, copy=False) if parts else np.zeros(0, np.float32)
     return _finish(wave, rate, sample_rate, name)

@@ -16,7 +16,7 @@ from typing import Any, Literal, NamedTuple
 import sentencepiece
 from pydantic import Field
 
-from muomni.config import Section
+from muomni.config import Section, short
 from muomni.data.files import atomic_write_bytes
 from muomni.errors import UserError
 
@@ -286,7 +286,7 @@ def render_chat(
         where = f"messages[{number}]"
         role = message.get("role") if isinstance(message, dict) else None
         if role not in ("user", "assistant"):
-            raise UserError(f"{where}: role must be 'user' or 'assistant', got {role!r}")
+            raise UserError(f"{where}: role must be 'user' or 'assistant', got {short(role)}")
         if (role == "user") != (number % 2 == 0):
             raise UserError(f"{where}: user and assistant must take turns, the user first")
         answer = role == "assistant"
@@ -317,7 +317,7 @@ def _parts(content: Any, role: str, where: str) -> list[tuple[str, Any]]:
     for part in content:
         kind = part.get("type") if isinstance(part, dict) else None
         if kind not in ("text", "image", "audio", "video") or (role == "assistant" and kind != "text"):
-            raise UserError(f"{where}: the {role}'s content cannot have a part of type {kind!r}")
+            raise UserError(f"{where}: the {role}'s content cannot have a part of type {short(kind)}")
         value = part.get({"text": "text", "video": "frames"}.get(kind, "member"), part.get(kind))
         if value is None or (kind == "text" and not isinstance(value, str)):
             raise UserError(f"{where}: a part of type '{kind}' has no {kind}")

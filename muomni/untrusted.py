@@ -12,6 +12,8 @@ from muomni.errors import UserError
 
 MOST_JSON = 1 << 20  # bytes of a configuration or a card
 DEEPEST = 32  # objects and lists inside each other
+# Pillow would try far more kinds of picture, and starts Ghostscript for an EPS, whatever the file is called.
+IMAGE_FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "ICO")
 
 
 def plain_file(folder: Path, name: str, most: int | None = None) -> Path:

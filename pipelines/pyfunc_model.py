@@ -15,6 +15,7 @@ from mlflow.pyfunc import PythonModel, PythonModelContext
 from mlflow.types import ColSpec, ParamSchema, ParamSpec, Schema
 
 from muomni.base64_media import file_bytes, wav_text
+from muomni.config import parse
 from muomni.decoder import Decoder
 from muomni.generate import Session, last
 from muomni.omni import load_omni
@@ -76,7 +77,7 @@ class MuOmni(PythonModel):
                 images=[] if image is None else [image],
                 audio=[] if audio is None else [audio],
                 speak=row.get("speak") is True,
-                sampling=Sampling(temperature=float(options["temperature"])),
+                sampling=parse(Sampling, {"temperature": float(options["temperature"])}, "request"),
                 max_tokens=int(options["max_tokens"]),
                 seed=int(options["seed"]),
             )

@@ -104,7 +104,8 @@ class ThinkerPart(Loaded):
             raise UserError(f"text: takes {len(ids)} positions, the context holds {context}; shorten it")
         prompt = self.model.embed(torch.tensor([ids]))
         stop, rng = {self.words.end, self.words.eos}, torch.Generator().manual_seed(int(options["seed"]))
-        sampling, limit = Sampling(temperature=float(options["temperature"])), int(options["max_tokens"])
+        sampling = parse(Sampling, {"temperature": float(options["temperature"])}, "request")
+        limit = int(options["max_tokens"])
         stream = TextStream(self.words)
         banned = self.words.controls - stop
         pieces = [

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from muomni.data.grammar import QA, is_right
 from muomni.data.pictures import decode_picture
-from muomni.data.shards import read_shards
+from muomni.data.shards import read_shards, understood
 from muomni.device import one_thread
 from muomni.media import load_audio
 from muomni.mel import MelConfig, log_mel
@@ -67,7 +67,8 @@ class Dialogues:
         self.mels: dict[str, Tensor] = {}
         with one_thread():
             for sample in read_shards(Path(folder), split):
-                self.items.append(self.read(sample, mel))
+                with understood(folder, sample):
+                    self.items.append(self.read(sample, mel))
 
     def read(self, sample: Mapping[str, Any], mel: MelConfig) -> Dialogue:
         """One conversation; its pictures and recordings go to the others."""

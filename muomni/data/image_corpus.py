@@ -20,7 +20,9 @@ from muomni.data.concepts import Concept, by_name, select_concepts
 from muomni.data.files import licence, read_jsonl, write_jsonl, write_manifest
 from muomni.data.splits import split_of
 from muomni.errors import UserError
+from muomni.untrusted import IMAGE_FORMATS
 
+MOST_BYTES = 500_000_000  # of a picture's file
 DRAWING_PIXELS = 160  # longest side of a stored drawing
 CONCEPTS = "concepts.jsonl"
 CAPTIONS = "captions.jsonl"
@@ -128,10 +130,12 @@ def load_image(path: Path, max_pixels: int) -> Image.Image:
         raise ValueError("no such file")
     if path.stat().st_size == 0:
         raise ValueError("empty file")
+    if path.stat().st_size > MOST_BYTES:
+        raise ValueError(f"more than {MOST_BYTES:,} bytes")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            image = Image.open(path)
+            image = Image.open(path, formats=IMAGE_FORMATS)
         pixels = image.width * image.height
         if pixels > max_pixels:
             raise ValueError(f"{image.width} x {image.height} pixels, more than images.max_pixels ({max_pixels})")
@@ -141,7 +145,9 @@ def load_image(path: Path, max_pixels: int) -> Image.Image:
         raise ValueError("no picture, or of a type that cannot be read") from None
     except Image.DecompressionBombError:
         raise ValueError(f"more pixels than images.max_pixels ({max_pixels})") from None
-    except (OSError, SyntaxError, EOFError) as error:  # what damaged files raise in PIL
+    except ValueError:
+        raise
+    except Exception as error:  # damaged files raise almost anything in PIL
         raise ValueError(f"damaged: {error}") from None
 
 

@@ -10,7 +10,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from muomni.data.shards import read_shards
+from muomni.data.shards import read_shards, understood
+
+LARGEST = 1024  # pixels on a side, as section `images` allows
 
 
 @dataclass
@@ -30,8 +32,11 @@ class Picture:
 
 
 def decode_picture(data: bytes) -> Tensor:
-    """PNG bytes to ``[3, S, S]`` uint8."""
-    array = np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
+    """PNG bytes to ``[3, S, S]`` uint8. Raises ValueError or OSError if they are something else, or too large."""
+    image = Image.open(io.BytesIO(data), formats=("PNG",))
+    if max(image.size) > LARGEST:
+        raise ValueError(f"{image.width} x {image.height} pixels, more than {LARGEST} on a side")
+    array = np.asarray(image.convert("RGB"))
     # Turned by numpy: torch would share this much among threads, and their start costs more than the work.
     return torch.from_numpy(np.ascontiguousarray(array.transpose(2, 0, 1)))
 
@@ -44,13 +49,10 @@ def load_pictures(folder: str | Path, split: str) -> list[Picture]:
     """
     pictures = []
     for sample in read_shards(Path(folder), split):
-        about = sample["json"]
-        pixels = decode_picture(sample["png"])
-        pictures.append(
-            Picture(
-                pixels, about["caption"], about["objects"], about["kind"], sample["__key__"], about.get("background")
-            )
-        )
+        with understood(folder, sample):
+            about, pixels = sample["json"], decode_picture(sample["png"])
+            said, what, kind = about["caption"], about["objects"], about["kind"]
+            pictures.append(Picture(pixels, said, what, kind, sample["__key__"], about.get("background")))
     return pictures
 
 

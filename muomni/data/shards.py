@@ -12,7 +12,7 @@ import math
 import re
 import tarfile
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -27,6 +27,7 @@ INDEX = "index.json"
 SPLITS = ("train", "valid", "test")
 # A dot would end the key for every reader of WebDataset, a leading underscore could be its metadata.
 KEY = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
+MEMBER = re.compile(KEY.pattern + r"(\.[A-Za-z0-9_-]+)+")
 
 
 def encode_member(name: str, value: Any) -> bytes:
@@ -204,6 +205,8 @@ def read_index(folder: str | Path) -> dict[str, Any]:
             for shard in entry["shards"]:
                 if not isinstance(shard["sha256"], str) or Path(shard["file"]).name != shard["file"]:
                     raise ValueError("bad file name")
+                if type(shard["samples"]) is not int or shard["samples"] < 0:
+                    raise ValueError("no count")
     except (KeyError, TypeError, ValueError, AttributeError):
         raise UserError(f"{path}: not an index of shards; run `dvc repro --force {stage}`") from None
     return index
@@ -257,6 +260,34 @@ def read_shards(folder: str | Path, split: str) -> Iterator[dict[str, Any]]:
     return _samples(folder, splits[split]["shards"], again)
 
 
+def check_members(path: Path) -> None:
+    """Look at what a shard holds before anything of it is read.
+
+    Tar has files with holes, and WebDataset unpacks compressed tars: a kilobyte could fill the memory.
+
+    Raises:
+        ValueError: for what `ShardWriter` does not write: other things than files, and other names.
+        tarfile.TarError: if it is no tar, a compressed one, or damaged.
+    """
+    with tarfile.open(path, "r:") as tar:
+        for member in tar:
+            if not member.isreg() or member.issparse() or not MEMBER.fullmatch(member.name):
+                raise ValueError(f"{member.name[:80]!r} is no file that belongs into a shard, or has a bad name")
+
+
+@contextmanager
+def understood(folder: str | Path, sample: Mapping[str, Any]) -> Iterator[None]:
+    """Read what a sample means: one that lacks something or has it in another form becomes a `UserError`."""
+    try:
+        yield
+    except (UserError, KeyError, TypeError, ValueError, AttributeError, IndexError, OSError) as error:
+        what = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
+        raise UserError(
+            f"{folder}: sample {sample['__key__']} is not of the form that is read here "
+            f"({' '.join(what.split())[:200]}); run `dvc repro --force {stage_of(folder)}`"
+        ) from None
+
+
 def _samples(folder: Path, shards: list[dict[str, Any]], again: str) -> Iterator[dict[str, Any]]:
     """Decode the samples of checked shards and count them."""
     for shard in shards:
@@ -265,6 +296,7 @@ def _samples(folder: Path, shards: list[dict[str, Any]], again: str) -> Iterator
         # wds.WebDataset builds, without its shuffling and its splitting among nodes and workers.
         source = wds.DataPipeline(wds.SimpleShardList([str(path.resolve())]), wds.tarfile_to_samples())
         try:
+            check_members(path)
             for raw in source:
                 if not KEY.fullmatch(raw["__key__"]):
                     raise ValueError(f"{raw['__key__'][:80]!r} is no key")
@@ -272,7 +304,7 @@ def _samples(folder: Path, shards: list[dict[str, Any]], again: str) -> Iterator
                 decoded = {name: decode_member(name, value) for name, value in members.items()}
                 seen += 1
                 yield {"__key__": raw["__key__"], **decoded}
-        except (ValueError, EOFError, tarfile.TarError) as error:
+        except (ValueError, EOFError, OSError, tarfile.TarError) as error:
             raise UserError(f"{path}: sample {seen} cannot be read ({' '.join(str(error).split())}); {again}") from None
         if seen != shard["samples"]:
             raise UserError(f"{path}: holds {seen} samples, {INDEX} says {shard['samples']}; {again}")

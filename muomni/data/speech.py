@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from muomni.data.batches import pad
-from muomni.data.shards import read_shards
+from muomni.data.shards import read_shards, understood
 
 
 @dataclass
@@ -30,10 +30,13 @@ def load_recordings(folder: str | Path, split: str, speakers: Container[str] | N
     """
     recordings = []
     for sample in read_shards(Path(folder), split):
-        about = sample["json"]
-        if speakers is None or about["speaker"] in speakers:
-            mel = torch.from_numpy(sample["npy"])
-            recordings.append(Recording(mel, about["text"], about["speaker"], about["key"], about.get("kind", "")))
+        with understood(folder, sample):
+            about = sample["json"]
+            if speakers is None or about["speaker"] in speakers:
+                mel = torch.from_numpy(sample["npy"])
+                if mel.ndim != 2 or not mel.is_floating_point():
+                    raise ValueError(f"no log-mel: {list(mel.shape)}")
+                recordings.append(Recording(mel, about["text"], about["speaker"], about["key"], about.get("kind", "")))
     return recordings
 
 

@@ -122,6 +122,9 @@ def folder_utterances(folder: Path, seed: int, bad: BadSamples) -> list[Utteranc
     """
     made = []
     for number, row in enumerate(_metadata(folder)):
+        if not all(isinstance(row.get(column), str | int | float | None) for column in ("file", "text", "speaker")):
+            bad.add(f"row {number + 1}", "file, text or speaker is no text")
+            continue
         name, text = (" ".join(str(row[column] or "").split()) for column in ("file", "text"))
         speaker = str(row["speaker"] or "") if "speaker" in row else ""
         try:
@@ -149,7 +152,7 @@ def _metadata(folder: Path) -> Iterator[dict[str, Any]]:
         rows = (
             list(csv.DictReader(io.StringIO(text)))
             if path is table
-            else [json.loads(line) for line in text.splitlines() if line.strip()]
+            else [json.loads(line) for line in text.split("\n") if line.strip()]  # other ends may stand in a text
         )
     except FileNotFoundError:
         raise UserError(f"{folder}: has neither metadata.csv nor metadata.jsonl (file, text, speaker)") from None

@@ -7,6 +7,7 @@ import re
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -95,8 +96,15 @@ def file_documents(folder: str | Path, max_bytes: float, bad: BadSamples) -> Ite
         raise UserError(f"text.path: {folder} holds no .txt or .jsonl file")
     for path in paths:
         name = path.relative_to(folder).as_posix()
-        if path.suffix == ".jsonl":
-            yield from _lines(path, name, bad)
+        try:
+            name.encode("utf-8")
+        except UnicodeEncodeError:
+            bad.add(name, "its name is no UTF-8")
+            continue
+        if not path.resolve().is_relative_to(folder.resolve()):
+            bad.add(name, "a link that leads out of the folder")
+        elif path.suffix == ".jsonl":
+            yield from _lines(path, name, bad, max_bytes)
         elif path.stat().st_size > max_bytes:
             bad.add(name, f"larger than text.max_document_mb ({path.stat().st_size / MEGABYTE:.1f} MB)")
         else:
@@ -106,10 +114,14 @@ def file_documents(folder: str | Path, max_bytes: float, bad: BadSamples) -> Ite
                 bad.add(name, f"not UTF-8 text: {error}")
 
 
-def _lines(path: Path, name: str, bad: BadSamples) -> Iterator[tuple[str, str]]:
+def _lines(path: Path, name: str, bad: BadSamples, max_bytes: float) -> Iterator[tuple[str, str]]:
     """The ``text`` of each line's JSON object."""
+    most = int(min(6 * max_bytes, 1e9)) + 10_000  # JSON may take six bytes for one; and what else is in the object
     with path.open("rb") as file:
-        for number, line in enumerate(file, 1):
+        for number, line in enumerate(iter(partial(file.readline, most), b""), 1):
+            if len(line) == most and not line.endswith(b"\n"):
+                bad.add(f"{name}:{number}", "larger than text.max_document_mb; the rest of the file is left out")
+                return
             try:
                 row = json.loads(line)
             except (ValueError, RecursionError) as error:

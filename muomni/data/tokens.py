@@ -41,7 +41,9 @@ class TokenDataset:
             path, count = folder / entry["file"], int(entry["tokens"])
             self.bytes = int(entry["bytes"])
             self.vocab_size, self.eot = int(self.index["vocab_size"]), int(self.index["eot"])
-        except (KeyError, TypeError, ValueError):
+            if path.parent != folder or not 0 <= self.eot < self.vocab_size <= 1 << 16:
+                raise ValueError
+        except (KeyError, TypeError, ValueError, OverflowError):  # the last for Infinity
             message = f"{folder / INDEX}: has no split '{split}' of tokens; run `dvc repro --force {STAGE}`"
             raise UserError(message) from None
         if not path.is_file():

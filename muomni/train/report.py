@@ -56,7 +56,7 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
     for text in path.read_text(encoding="utf-8").splitlines(keepends=True):
         try:
             line = json.loads(text)
-        except ValueError:
+        except (ValueError, RecursionError):
             continue
         if text.endswith("\n") and isinstance(line, dict) and "step" in line:
             lines.append(line)
