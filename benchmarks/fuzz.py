@@ -42,8 +42,10 @@ def main() -> None:
     def one(name: str) -> Report:
         report = fuzz(name, chosen[name].seconds, options.seed, counts[name], options.kept)
         print(
-            f"{name:16} {report.inputs:6} inputs, {report.accepted:6} accepted, {report.lines:5} lines reached, "
-            f"slowest {report.slowest:6.2f} s, {report.memory_mb:5.0f} MB, {len(report.faults)} faults",
+            f"{name:16} {report.inputs:6} inputs, {report.accepted:5} accepted, "
+            f"{report.inputs - report.accepted - len(report.faults):5} refused, {report.lines:4} lines reached, "
+            f"slowest {report.slowest:5.2f} of {chosen[name].seconds:.0f} s, "
+            f"{report.memory_mb:4.0f} of {chosen[name].memory_mb:.0f} MB, {len(report.faults)} faults",
             flush=True,
         )
         for fault in report.faults[:5]:

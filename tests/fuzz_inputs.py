@@ -1,7 +1,9 @@
 """Inputs for fuzzing: how good ones are spoiled, and odd ones that were thought out."""
 
+import gzip
 import io
 import json
+import lzma
 import random
 import struct
 import tarfile
@@ -9,14 +11,20 @@ import zlib
 from pathlib import Path
 from typing import Any
 
+import av
 import numpy as np
 import yaml
+from PIL import Image
 from test_media import bomb, movie_bytes, png_bytes, sine, wav_bytes
 
 ROOT = Path(__file__).resolve().parents[1]
 INTERESTING = (0, 1, 2, 127, 128, 255, 256, 32767, 32768, 65535, 65536, 2**31 - 1, 2**31, 2**32 - 1)
 TOKENS = (b"<|image|>", b"<|audio|>", b"<|end|>", b"../", b"/etc/passwd", b"\x00", b"NaN", b"1e999", b"-1", b"{", b"[[",
           b"\xff\xfe", b"\xed\xa0\x80", b"\xef\xbc\x9c", b"%s", b"\r\n", b"null", b"true", b'"', b"9" * 40)  # fmt: skip
+
+OPTIONS = (b"", b"--", b"-", b"--text", b"--image", b"--audio-out", b"--params", b"--seed", b"--count", b"--help",
+           b"--stream", b"--sentences", b"--json", b"--data", b"--checkpoint", b".", b"/", b"\xff", b"a" * 300, b"9" * 400,
+           b"nan", b"-0", b"1e-320", b"0x10", b"models:/x@y", b"\xc2\x9b31m")  # fmt: skip
 
 
 def mutate_bytes(data: bytes, rng: random.Random) -> bytes:
@@ -85,6 +93,21 @@ def mutate_json(data: bytes, rng: random.Random) -> bytes:
     return json.dumps(value).encode()
 
 
+def mutate_words(data: bytes, rng: random.Random) -> bytes:
+    """Change a command's words: one goes, comes twice, becomes another, or is spoiled."""
+    words = data.split(b"\0")
+    at, kind = rng.randrange(len(words)), rng.randrange(4)
+    if kind == 0:
+        del words[at]
+    elif kind == 1:
+        words.insert(at, rng.choice(words))
+    elif kind == 2:
+        words[at] = rng.choice((*OPTIONS, *TOKENS)).replace(b"\0", b"")
+    else:
+        words[at] = mutate_bytes(words[at], rng).replace(b"\0", b"")
+    return b"\0".join(words)
+
+
 def mutate_lines(data: bytes, rng: random.Random) -> bytes:
     """Change one line of a file of JSON lines."""
     lines = data.split(b"\n")
@@ -117,6 +140,14 @@ def png(width: int, height: int, data: bytes, kind: int = 2, more: bytes = b"") 
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + more + chunk(b"IDAT", data) + chunk(b"IEND", b"")
 
 
+def turned() -> bytes:
+    """A picture on its side, with a pixel of another shape, of 40,000,000 pixels."""
+    buffer, exif = io.BytesIO(), Image.Exif()
+    exif[0x112] = 6
+    Image.new("RGB", (8000, 5000)).save(buffer, "JPEG", exif=exif)
+    return buffer.getvalue()
+
+
 def text_bomb() -> bytes:
     """A PNG whose compressed comment is 200 MB long."""
     body = b"Comment\0\0" + zlib.compress(bytes(200_000_000), 9)
@@ -142,6 +173,10 @@ def pictures() -> list[bytes]:
         png(100_000, 400, rows, kind=0),
         png(7000, 7000, zlib.compress(bytes(7000 * 7001), 9), kind=0),
         png(0, 0, zlib.compress(b"")),
+        png(7000, 7000, zlib.compress(bytes(7000 * 28001), 1), kind=6),
+        png_bytes(form="EPS"),
+        png_bytes(form="PDF"),
+        turned(),
         ico(bomb()),
         ico(png(7000, 7000, zlib.compress(bytes(7000 * 7001), 9), kind=0)),
         b"P6 100000 100000 255\n" + bytes(1000),
@@ -168,7 +203,41 @@ def recordings() -> list[bytes]:
     odd += [wav(16000, 1, 32, struct.pack("<4f", 1, float("nan"), float("inf"), 1e38), code=3)]
     odd += [wav(192_000, 1, 8, bytes(192_000 * 300)), wav(48_000, 255, 8, bytes(48_000 * 255 * 8))]
     odd += [wav_bytes(np.zeros(16000 * 590, np.int16), form="FLAC"), wav_bytes(np.zeros((4000, 8), np.int16))]
+    odd += [aac(16000, "mono"), aac(16000, "mono") + aac(44100, "stereo"), aac(16000, "mono") + aac(16000, "stereo")]
     return good + odd
+
+
+def aac(rate: int, layout: str) -> bytes:
+    """A moment of silence in AAC, whose files can be joined by writing one after the other."""
+    buffer = io.BytesIO()
+    with av.open(buffer, "w", format="adts") as out:
+        stream = out.add_stream("aac", rate=rate, layout=layout)
+        frame = av.AudioFrame.from_ndarray(np.zeros((len(stream.layout.channels), 4096), np.float32), "fltp", layout)
+        frame.rate = rate
+        out.mux([*stream.encode(frame), *stream.encode(None)])
+    return buffer.getvalue()
+
+
+def film(width: int, height: int, frames: int, rate: int, form: str = "mp4", codec: str = "mpeg4") -> bytes:
+    """A film without sound and without anything to see."""
+    buffer = io.BytesIO()
+    with av.open(buffer, "w", format=form) as out:
+        stream = out.add_stream(codec, rate=rate)
+        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
+        frame = av.VideoFrame(width, height, "yuv420p")
+        for number in range(frames):
+            frame.pts = number
+            out.mux(stream.encode(frame))
+        out.mux(stream.encode(None))
+    return buffer.getvalue()
+
+
+def videos() -> list[bytes]:
+    """Films of several forms, some that are too large or too many."""
+    good = [movie_bytes(1), movie_bytes(1, sound=False), movie_bytes(1, form="avi"), movie_bytes(1, form="matroska")]
+    good += [movie_bytes(1, form="mpegts"), film(64, 48, 8, 2, "webm", "libvpx")]
+    small, large = film(64, 48, 3, 1, "mpegts"), film(4096, 4080, 3, 1, "mpegts")
+    return good + [small + large, large, film(16, 16, 5000, 1000), film(5000, 5000, 2, 1)]
 
 
 def tars() -> list[bytes]:
@@ -208,9 +277,24 @@ def tars() -> list[bytes]:
         tar(("a.json", file, b'{"a": NaN}'), ("a.json", file, b"{}")),
         tar((f"{'x' * 300}.json", file, b"{}")),
         tar(("noextension", file, b"x"), ("__key__.json", file, b"{}"), ("a.__key__", file, b"x")),
+        gzip.compress(tar(("a.png", file, bytes(100_000_000))), 1),
+        lzma.compress(good),
+        holed(1_000_000_000),
         b"",
         bytes(10240),
     ]
+
+
+def holed(size: int) -> bytes:
+    """A tar of one file of a gigabyte that is nothing but a hole."""
+    member = tarfile.TarInfo("a.png")
+    header = bytearray(member.tobuf(tarfile.GNU_FORMAT))
+    header[156:157] = b"S"
+    for at, number in ((386, size), (398, 0), (483, size)):
+        header[at : at + 12] = b"%011o\0" % number
+    header[148:156] = b" " * 8
+    header[148:156] = b"%06o\0 " % sum(header)
+    return bytes(header) + bytes(10240 - 512)
 
 
 def yamls() -> list[bytes]:
@@ -242,11 +326,14 @@ def yamls() -> list[bytes]:
     ]
 
 
+CONVERSATION: list[Any] = [
+    {"role": "user", "content": [{"type": "image", "member": "0.png"}, {"type": "audio", "member": "0.flac"}]},
+    {"role": "assistant", "content": [{"type": "text", "text": "A <|end|> dog."}]},
+]
 MESSAGES: list[Any] = [
-    {"role": "system", "content": "Be kind."},
-    {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "What is it?"}]},
-    {"role": "assistant", "content": [{"type": "text", "text": "A dog."}]},
-    {"role": "user", "content": [{"type": "audio"}]},
+    {"role": "user", "content": [{"type": "image", "image": "x"}, {"type": "text", "text": "What is it?"}]},
+    {"role": "assistant", "content": "A dog."},
+    {"role": "user", "content": [{"type": "video", "frames": ["a", "b"]}, {"type": "audio", "member": "0"}]},
 ]
 
 

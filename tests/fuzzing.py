@@ -27,6 +27,10 @@ from muomni.errors import UserError
 
 SOURCE = str(ROOT / "muomni")
 HANGS = 3.0  # times a target's limit, after which its process is ended
+MESSAGE = 1000  # characters that a message may have
+BEYOND_MB = 3000  # that a process may take above its target's limit, which is a fault by then, before it gets no more
+KEPT = 200_000  # bytes of an input that may be changed further
+MIXED = 0.1  # share of inputs that are two that were put together
 
 
 @dataclass
@@ -73,8 +77,8 @@ def attempt(target: Target, data: bytes, seen: Lines) -> tuple[bool, float, floa
             target.read(data)
         accepted = True
     except UserError as error:
-        if "\n" in str(error):
-            fault = f"a message of several lines: {error!r}"
+        if "\n" in str(error) or len(str(error)) > MESSAGE:
+            fault = f"a message of several lines or {len(str(error)):,} characters: {str(error)[:500]!r}"
     except BaseException:
         fault = traceback.format_exc(limit=-3)
     finally:
@@ -91,14 +95,22 @@ def inputs(target: Target, rng: random.Random, corpus: list[bytes]) -> Iterator[
     """The thought-out ones first, then changed ones, without end."""
     yield from list(corpus)
     while True:
-        yield target.spoil(rng.choice(corpus), rng)
+        data = rng.choice(corpus)
+        if rng.random() < MIXED:
+            other = rng.choice(corpus)
+            if len(data) + len(other) < KEPT:
+                data = data[: rng.randrange(len(data) + 1)] + other[rng.randrange(len(other) + 1) :]
+        yield target.spoil(data, rng)
 
 
 def child(name: str, seed: str, count: int, skip: int, folder: str, pipe: Connection) -> None:
     """Fuzz one target; tells its parent of every input before it is read, and what came of it."""
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     target = next(t for t in targets(Path(folder)) if t.name == name)
+    os.chdir(folder)  # whatever a name that was drawn leads to
     rng, seen, corpus = random.Random(seed), Lines(), target.corpus()
+    most = int((memory("VmSize") + target.memory_mb + BEYOND_MB) * 2**20)
+    resource.setrlimit(resource.RLIMIT_AS, (most, most))
     pipe.send(("ready",))
     for number, data in enumerate(inputs(target, rng, corpus)):
         if number == count:
@@ -108,7 +120,7 @@ def child(name: str, seed: str, count: int, skip: int, folder: str, pipe: Connec
         pipe.send(("begin", number, data))
         known = len(seen.seen)
         accepted, seconds, grown, fault = attempt(target, data, seen)
-        if len(seen.seen) > known and len(data) < 200_000:
+        if len(seen.seen) > known and len(data) < KEPT:
             corpus.append(data)
         pipe.send(("end", accepted, seconds, grown, len(seen.seen), fault))
     pipe.send(("done",))
