@@ -40,11 +40,12 @@ times: $(INSTALLED)  ## print the time and memory of each stage's last run
 test: $(INSTALLED)  ## run the tests
 	@$(BIN)/python -m pytest
 
-check: $(INSTALLED)  ## lint, format, types, and the graph's dependencies against the real imports
+check: $(INSTALLED)  ## lint, format, types, the graph's dependencies against the real imports, and the packages
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/python -m pipelines.check_graph
+	$(BIN)/python -m pipelines.audit
 
 format: $(INSTALLED)  ## put imports and formatting right, and the dependencies in dvc.yaml
 	$(BIN)/ruff check --fix .

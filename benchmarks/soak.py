@@ -11,8 +11,6 @@ fixed size that is timed in turn. Times are those of the CPU, since the machine 
 """
 
 import argparse
-import base64
-import io
 import json
 import os
 import statistics
@@ -21,36 +19,28 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import psutil
-import soundfile
+import soak_work as work
 import torch
-from PIL import Image
 
 from muomni.bench.rehearsal import Rehearsal
 from muomni.bench.serving import random_model
-from muomni.bench.tasks import build, settings
 from muomni.checkpoint import make_card, save_checkpoint
 from muomni.data.files import atomic_write_json
-from muomni.decoder import Decoder
 from muomni.device import pick_device
-from muomni.generate import Session, last, say, transcribe
-from muomni.omni import Omni
-from muomni.params import Params, read_params
-from muomni.sampling import Sampling
+from muomni.params import read_params
 from muomni.tokenizer import MODEL_FILE, Tokenizer
-from muomni.train.loop import fit
-from muomni.train.task import Task
 
 WARM_UP = 0.25  # share of a phase that is not judged
 MORE_MB, MORE_SHARE, SLOWER = 20.0, 0.02, 0.9
-FOREVER = 10_000_000  # steps: the time ends it
-A_TURN = 10  # training steps
+
+Seen = TypeVar("Seen", "Look", "Turn")
 
 
 class TimeIsUp(Exception):
@@ -59,7 +49,7 @@ class TimeIsUp(Exception):
 
 @dataclass(frozen=True)
 class Look:
-    """What the process held at a moment: seconds since the start, MB, counts."""
+    """What the process, and its children, held at a moment: seconds since the start, MB, counts."""
 
     at: float
     phase: str
@@ -98,7 +88,11 @@ class Soak:
         while not self.over.wait(self.every):
             threads = self.me.num_threads()
             now = time.monotonic() - self.began
-            self.looks.append(Look(now, self.phase, self.me.memory_info().rss / 1e6, self.me.num_fds(), threads))
+            memory = self.me.memory_info().rss
+            for child in self.me.children(recursive=True):
+                with suppress(psutil.Error):  # it has just ended
+                    memory += child.memory_full_info().pss
+            self.looks.append(Look(now, self.phase, memory / 1e6, self.me.num_fds(), threads))
 
     def product(self) -> float:
         """Seconds that a fixed amount of arithmetic takes now: the best of three."""
@@ -126,93 +120,21 @@ class Soak:
             print(f"{phase}: {sum(turn.phase == phase for turn in self.turns)} turns", file=sys.stderr, flush=True)
 
 
-def train(soak: Soak, params: Params, folder: Path) -> None:
-    """Stage E until the time is up."""
-    device = pick_device(params.device)
-    task = build(params, "e-omni", folder / "data", device)
-    loss, seen = task.loss, [0, time.process_time()]
-
-    def counted(batch: Any, step: int) -> Any:
-        if step and step % A_TURN == 0 and step != seen[0]:
-            soak.turn(time.process_time() - seen[1])
-            seen[:] = [step, time.process_time()]
-        return loss(batch, step)
-
-    task.loss = counted  # type: ignore[method-assign]
-    cfg = settings(params, "e-omni").model_copy(
-        update={"steps": FOREVER, "eval_every": 4 * A_TURN, "save_every": 4 * A_TURN}
-    )
-    fitted: Task = task
-    fit(fitted, cfg, seed=0, device=device, state_dir=folder / "state", fingerprint="soak", name="soak")
+def judged(seen: list[Seen]) -> list[Seen]:
+    """What comes after the warm-up."""
+    return seen[int(WARM_UP * len(seen)) :]
 
 
-def things() -> tuple[Image.Image, np.ndarray, bytes, bytes]:
-    """A picture and a recording, in memory and as files."""
-    rng = np.random.default_rng(0)
-    picture = Image.fromarray(rng.integers(0, 256, (112, 112, 3), dtype=np.uint8))
-    wave = (0.1 * rng.standard_normal(32000)).astype(np.float32)
-    png, wav = io.BytesIO(), io.BytesIO()
-    picture.save(png, "PNG")
-    soundfile.write(wav, wave, 16000, format="WAV")
-    return picture, wave, png.getvalue(), wav.getvalue()
-
-
-def answer(soak: Soak, model: Omni, tokenizer: Tokenizer) -> None:
-    """What `muomni chat`, `say` and `transcribe` do, and a conversation that outgrows the context."""
-    picture, wave, png, wav = things()
-    decoder = Decoder(model.thinker)
-    while True:
-        began = time.process_time()
-        session = Session(model, tokenizer, decoder=decoder)
-        last(session.ask("What is to the left of it?", images=[picture], max_tokens=24))
-        last(session.ask("And what is that?", max_tokens=24, speak=True, stream=True))
-        last(session.ask(None, audio=[wav], max_tokens=24, sampling=Sampling(temperature=1.0)))
-        for number in range(8):
-            last(session.ask(f"What is number {number}?", images=[png], max_tokens=24, seed=number))
-        events = session.ask("Somebody leaves in the middle.", max_tokens=24, speak=True)
-        next(events), next(events)
-        events.close()  # type: ignore[attr-defined]
-        transcribe(model, tokenizer, wave, max_tokens=24)
-        for _ in say(model, tokenizer, "There are two dogs. One is red.", stream=True):
-            pass
-        soak.turn(time.process_time() - began)
-
-
-def serve(soak: Soak, checkpoint: Path) -> None:
-    """Rows as MLflow's server gives them to the registered model, some of them bad."""
-    import pandas as pd  # type: ignore[import-untyped]
-
-    from muomni.errors import UserError
-    from pipelines.pyfunc_model import CHECKPOINT, MuOmni
-
-    _, _, png, wav = things()
-    served = MuOmni()
-    served.load_context(SimpleNamespace(artifacts={CHECKPOINT: str(checkpoint)}))  # type: ignore[arg-type]
-    image, audio = (base64.b64encode(data).decode() for data in (png, wav))
-    good = pd.DataFrame(
-        [
-            {"text": "What is it?", "image": image, "audio": None, "speak": False},
-            {"text": None, "image": None, "audio": audio, "speak": True},
-        ]
-    )
-    bad = pd.DataFrame([{"text": "What is it?", "image": image[:200], "audio": None, "speak": False}])
-    while True:
-        began = time.process_time()
-        for seed in range(6):
-            served.predict(None, good, {"max_tokens": 24, "seed": seed})  # type: ignore[arg-type]
-            try:
-                served.predict(None, bad)  # type: ignore[arg-type]
-                raise AssertionError("a damaged picture was accepted")
-            except UserError:
-                pass
-        soak.turn(time.process_time() - began)
+def most(memory_mb: float) -> float:
+    """What memory may have become in the end, MB, from what it was after the warm-up."""
+    return memory_mb + max(MORE_MB, MORE_SHARE * memory_mb)
 
 
 def judge(soak: Soak, phase: str) -> dict[str, Any]:
     """A phase's figures, and what is wrong with them."""
     looks = [look for look in soak.looks if look.phase == phase]
     turns = [turn for turn in soak.turns if turn.phase == phase]
-    looks, turns = looks[int(WARM_UP * len(looks)) :], turns[int(WARM_UP * len(turns)) :]
+    looks, turns = judged(looks), judged(turns)
     if len(looks) < 6 or len(turns) < 6:
         return {"turns": len(turns), "faults": ["too short to judge"]}
     third, fewer = len(looks) // 3, max(2, len(turns) // 3)
@@ -225,7 +147,7 @@ def judge(soak: Soak, phase: str) -> dict[str, Any]:
     speed = took[0] / took[1]
     machine = product[0] / product[1]
     faults = []
-    if memory[1] - memory[0] > max(MORE_MB, MORE_SHARE * memory[0]):
+    if memory[1] > most(memory[0]):
         faults.append(f"memory grew from {memory[0]:.0f} to {memory[1]:.0f} MB")
     if files[1] > files[0]:
         faults.append(f"open files grew from {files[0]} to {files[1]}")
@@ -247,7 +169,7 @@ def judge(soak: Soak, phase: str) -> dict[str, Any]:
 
 
 def draw(soak: Soak, path: Path) -> None:
-    """Memory, open files and seconds a turn over time."""
+    """Memory and its bounds (dashed), open files, threads and CPU seconds a turn over time."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -258,11 +180,15 @@ def draw(soak: Soak, path: Path) -> None:
         looks = [look for look in soak.looks if look.phase == phase]
         turns = [turn for turn in soak.turns if turn.phase == phase]
         minutes = [look.at / 60 for look in looks]
-        axes[0].plot(minutes, [look.memory_mb for look in looks], label=phase)
-        axes[1].plot(minutes, [look.files for look in looks], label=phase)
+        (line,) = axes[0].plot(minutes, [look.memory_mb for look in looks], label=phase)
+        if warm := judged(looks):
+            bound = most(statistics.median(look.memory_mb for look in warm[: max(1, len(warm) // 3)]))
+            axes[0].hlines(bound, warm[0].at / 60, warm[-1].at / 60, colors=line.get_color(), linestyles="dashed")
+        axes[1].plot(minutes, [look.files for look in looks], color=line.get_color())
+        axes[1].plot(minutes, [look.threads for look in looks], color=line.get_color(), linestyle="dotted")
         axes[2].plot([t.at / 60 for t in turns], [t.seconds for t in turns], ".", markersize=3, label=phase)
     axes[0].set_ylabel("resident memory, MB")
-    axes[1].set_ylabel("open files")
+    axes[1].set_ylabel("open files, threads (dotted)")
     axes[2].set_ylabel("CPU seconds a turn")
     axes[2].set_yscale("log")
     axes[2].set_xlabel("minutes")
@@ -279,11 +205,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Train, write and serve for a long time, and look whether that shows.")
     parser.add_argument("--minutes", type=float, default=60.0, help="in all (default: 60)")
     parser.add_argument("--profile", default="tiny", help="of profiles/ (default: tiny)")
+    parser.add_argument("--seed", type=int, default=0, help="of the weights, the data and the answers (default: 0)")
     parser.add_argument("--every", type=float, default=3.0, help="seconds between two looks (default: 3)")
     parser.add_argument("--json", type=Path, help="write the figures here")
     parser.add_argument("--plot", type=Path, help="draw them here")
     options = parser.parse_args()
-    params = read_params(Path("profiles") / f"{options.profile}.yaml")
+    params = read_params(Path("profiles") / f"{options.profile}.yaml").model_copy(update={"seed": options.seed})
     soak = Soak(options.minutes * 20, options.every)
     watcher = threading.Thread(target=soak.watch, daemon=True)
     with tempfile.TemporaryDirectory(prefix="muomni-soak-") as name:
@@ -296,14 +223,15 @@ def main() -> None:
         vocabulary = {MODEL_FILE: folder / "data" / "tokenizer" / MODEL_FILE}
         save_checkpoint(checkpoint, model.state_dict(), model.cfg.model_dump(mode="json"), card, vocabulary)
         watcher.start()
-        soak.run("training", lambda: train(soak, params, folder))
-        soak.run("writing", lambda: answer(soak, model, tokenizer))
-        soak.run("serving", lambda: serve(soak, checkpoint))
+        soak.run("training", lambda: work.train(soak.turn, params, folder))
+        soak.run("writing", lambda: work.answer(soak.turn, model, tokenizer, options.seed))
+        soak.run("serving", lambda: work.serve(soak.turn, checkpoint, options.seed))
         soak.over.set()
         watcher.join()
     result = {
         "minutes": options.minutes,
         "profile": options.profile,
+        "seed": options.seed,
         "cores": os.cpu_count(),
         "phases": {phase: judge(soak, phase) for phase in ("training", "writing", "serving")},
     }

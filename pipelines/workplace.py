@@ -60,7 +60,7 @@ class Workplace:
     @property
     def near(self) -> str:
         """The host as programs on this machine reach it."""
-        return LOOPBACK if self.host in ("0.0.0.0", "::") else self.host
+        return LOOPBACK if self.host in ("0.0.0.0", "::") else self.host  # nosec B104: compared, not bound
 
     @property
     def prefect(self) -> str:
