@@ -22,9 +22,9 @@ INTERESTING = (0, 1, 2, 127, 128, 255, 256, 32767, 32768, 65535, 65536, 2**31 - 
 TOKENS = (b"<|image|>", b"<|audio|>", b"<|end|>", b"../", b"/etc/passwd", b"\x00", b"NaN", b"1e999", b"-1", b"{", b"[[",
           b"\xff\xfe", b"\xed\xa0\x80", b"\xef\xbc\x9c", b"%s", b"\r\n", b"null", b"true", b'"', b"9" * 40)  # fmt: skip
 
-OPTIONS = (b"", b"--", b"-", b"--text", b"--image", b"--audio-out", b"--params", b"--seed", b"--count", b"--help",
-           b"--stream", b"--sentences", b"--json", b"--data", b"--checkpoint", b".", b"/", b"\xff", b"a" * 300, b"9" * 400,
-           b"nan", b"-0", b"1e-320", b"0x10", b"models:/x@y", b"\xc2\x9b31m")  # fmt: skip
+OPTIONS = (b"", b"--", b"-", b"--text", b"--image", b"--audio-out", b"--params", b"--seed", b"--count",
+           b"--help", b"--stream", b"--sentences", b"--json", b"--data", b"--checkpoint", b".", b"/", b"\xff",
+           b"a" * 300, b"9" * 400, b"nan", b"-0", b"1e-320", b"0x10", b"models:/x@y", b"\xc2\x9b31m")  # fmt: skip
 
 
 def mutate_bytes(data: bytes, rng: random.Random) -> bytes:
