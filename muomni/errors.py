@@ -38,3 +38,9 @@ def one_line(text: object) -> str:
     """A message as one line that a terminal takes as text, whatever names from files are in it."""
     line = " ".join(str(text).split())
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line)
+
+
+def shortened(text: str, most: int) -> str:
+    """A text of at most so many characters; of a longer one its beginning and its end, for paths differ at the end."""
+    half = (most - 3) // 2
+    return text if len(text) <= most else f"{text[:half]}...{text[-half:]}"

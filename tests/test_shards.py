@@ -193,6 +193,12 @@ def test_bad_samples_over_the_limit_stop_the_stage():
     all_bad.add("a", "b")
     with pytest.raises(UserError, match="all 1 samples are bad"):
         all_bad.check(1)
+    endless = BadSamples(1.0, "x")
+    endless.add("first" + "\x9b" * 100_000 + "last", "reason" * 50_000)
+    with pytest.raises(UserError, match=r"the first is first.*\.\.\..*last: reason") as caught:
+        endless.check(1)
+    assert len(str(caught.value)) < 1000  # whatever names there are in a file
+    assert len(json.dumps(endless.items)) < 1000
 
 
 def test_manifest_hash_follows_the_files(tmp_path):

@@ -1,6 +1,8 @@
 """Bad samples of a corpus: set aside with their reason, counted, and over a limit the stage stops."""
 
-from muomni.errors import UserError, one_line
+from muomni.errors import UserError, one_line, shortened
+
+LONGEST = 300  # characters of an item's name and of a reason: either may come from a file, and be as long as it
 
 
 class BadSamples:
@@ -21,8 +23,8 @@ class BadSamples:
         return len(self.items)
 
     def add(self, item: str, reason: str) -> None:
-        """Set one aside; both are kept on one line that can be written and shown."""
-        self.items.append({"item": one_line(item), "reason": one_line(reason)})
+        """Set one aside; both are kept on one line that can be written and shown, of `LONGEST` characters."""
+        self.items.append({"item": shortened(one_line(item), LONGEST), "reason": shortened(one_line(reason), LONGEST)})
 
     def check(self, total: int) -> None:
         """Compare with the limit; call it when all samples were seen.
