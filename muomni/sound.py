@@ -92,6 +92,8 @@ def load_audio(source: Source, sample_rate: int = 16000) -> Samples:
         wave, filled = np.empty(file.frames, np.float32), 0
         try:  # in blocks, or both all channels and their mean would be in memory
             while len(block := file.read(BLOCK, dtype="float32", always_2d=True)):
+                if len(block) > len(wave) - filled:  # libmpg123 loses count where it looks for the next frame
+                    raise UserError(f"{name}: more samples than the {len(wave)} that it declares; save it again")
                 wave[filled : filled + len(block)] = block.mean(1, dtype=np.float32)
                 filled += len(block)
         except (soundfile.LibsndfileError, MemoryError) as error:
