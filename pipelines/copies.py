@@ -27,6 +27,7 @@ from dvc.config import Config
 
 from muomni.errors import UserError
 from pipelines import locks
+from pipelines.dvc_lock import mend
 from pipelines.run import state_root
 from pipelines.sync import set_aside_all
 
@@ -202,6 +203,7 @@ def lay_out(copy: Copy, params: str) -> None:
         # Links are made in a moment; stages put new files in the place of old ones and never write into them.
         local["cache"] |= {"dir": str(cache_of(copy.checkout)), "type": "reflink,hardlink,copy"}
         local["core"] |= {"site_cache_dir": str(copy.root / "site"), "autostage": False, "analytics": False}
+    mend(copy.folder)  # a lock file that was committed as a killed dvc left it
     (copy.folder / "params.yaml").write_text(params, encoding="utf-8")
 
 
