@@ -1,4 +1,4 @@
-"""What a killed dvc leaves behind, put right before the next one refuses to work: ``python -m pipelines.dvc_lock``.
+"""What a killed dvc leaves behind, put right before the next one refuses to work (`pipelines.dvc_cache.make_ready`).
 
 dvc writes two files in place. Killed while it does, it leaves one that is empty or ends in the middle, and from then on
 its commands fail:
@@ -107,7 +107,3 @@ def mend(folder: Path) -> None:
     """Put right what a killed dvc left in a folder, the root of a checkout or of a copy."""
     put_aside(folder)
     release(folder)
-
-
-if __name__ == "__main__":
-    mend(Path())
