@@ -19,7 +19,7 @@ export DO_NOT_TRACK := 1
 export UV_PYTHON_DOWNLOADS := never
 
 .DEFAULT_GOAL := help
-.PHONY: help env repro times test check format smoke up down faults bench-runs lock clean distclean
+.PHONY: help env repro cache times test check format smoke up down faults bench-runs lock clean distclean
 
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -32,7 +32,10 @@ $(INSTALLED): requirements.lock pyproject.toml
 	@touch $@
 
 repro: $(INSTALLED)  ## run the whole graph (what is up to date is taken from the cache) and print each stage's time
-	@begin=$$(date +%s); $(BIN)/python -m pipelines.dvc_lock && $(BIN)/python -m dvc repro && $(BIN)/python -m pipelines.times --since $$begin
+	@begin=$$(date +%s); $(BIN)/python -m pipelines.dvc_cache --quick && $(BIN)/python -m dvc repro && $(BIN)/python -m pipelines.times --since $$begin
+
+cache: $(INSTALLED)  ## hash dvc's cache and the outputs again; what is damaged is put aside, for make repro to make
+	@$(BIN)/python -m pipelines.dvc_cache
 
 times: $(INSTALLED)  ## print the time and memory of each stage's last run
 	@$(BIN)/python -m pipelines.times

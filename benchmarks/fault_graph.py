@@ -21,7 +21,7 @@ from muomni.data.files import sha256_file, sha256_folder
 from muomni.errors import UserError
 from muomni.train.report import read_metrics
 from muomni.train.state import STATE_FILE, load_state
-from pipelines.dvc_lock import put_aside
+from pipelines.dvc_lock import mend
 from pipelines.smoke import prepare
 
 HOOK = Path(__file__).with_name("fault_hook.py")
@@ -142,7 +142,7 @@ class Copy:
 
     def again(self, stage: Stage, **how: Any) -> tuple[int, str]:
         """Run a stage alone, as ``make repro`` does; forced, or dvc would take its outputs from the cache."""
-        put_aside(self.folder)
+        mend(self.folder)
         return self.dvc("repro", "--single-item", "--force", "--no-run-cache", stage.name, **how)
 
     def dvc(
@@ -280,7 +280,7 @@ class Copy:
 
     def close_up(self, whole: bool) -> None:
         """What must hold in the end; `whole` if every stage was run to its end since."""
-        put_aside(self.folder)
+        mend(self.folder)
         code, out = self.dvc("repro")
         if code or (whole and "Running stage" in out):
             self.lose(f"dvc repro at the end had something to do: {out.strip().splitlines()[:3]}")

@@ -2,6 +2,7 @@
 
 from muomni.config import scalar, section
 from muomni.data.conversations import ConversationsConfig, write_conversations
+from muomni.data.files import check_manifest
 from pipelines.run import main, new_dir
 
 IMAGES = "data/shards/images"
@@ -13,6 +14,7 @@ OUT = "data/shards/conversations"
 def run() -> None:
     """Compose the conversations and say how many there are."""
     config, seed = section(ConversationsConfig, "conversations"), scalar("seed")
+    check_manifest(SPEECH)
     with new_dir(OUT) as folder:
         index = write_conversations(config, seed, IMAGES, SPEECH, CONCEPTS, folder)
     for split, tasks in index["tasks"].items():

@@ -27,6 +27,7 @@ from dvc.config import Config
 
 from muomni.errors import UserError
 from pipelines import locks
+from pipelines.dvc_cache import cache_of, make_ready
 from pipelines.run import state_root
 from pipelines.sync import set_aside_all
 
@@ -88,11 +89,6 @@ def experiments_on(folder: Path, commit: str) -> list[str]:
     """The commits of the DVC experiments that start from a commit, the newest first."""
     where = f"refs/exps/{commit[:2]}/{commit[2:]}"
     return git(folder, "for-each-ref", "--sort=-committerdate", "--format=%(objectname)", where).splitlines()
-
-
-def cache_of(checkout: Path) -> Path:
-    """The folder of the DVC cache."""
-    return Path(Config(str(checkout / ".dvc"))["cache"].get("dir") or checkout / ".dvc" / "cache")
 
 
 def uncommitted(checkout: Path) -> list[str]:
@@ -202,6 +198,7 @@ def lay_out(copy: Copy, params: str) -> None:
         # Links are made in a moment; stages put new files in the place of old ones and never write into them.
         local["cache"] |= {"dir": str(cache_of(copy.checkout)), "type": "reflink,hardlink,copy"}
         local["core"] |= {"site_cache_dir": str(copy.root / "site"), "autostage": False, "analytics": False}
+    make_ready(copy.folder)  # a lock file may have been committed as a killed dvc left it
     (copy.folder / "params.yaml").write_text(params, encoding="utf-8")
 
 

@@ -1,6 +1,7 @@
 """Stage corpus-speech: sentences and their recordings into ``data/corpus/speech``."""
 
 from muomni.config import scalar, section
+from muomni.data.files import check_manifest
 from muomni.data.speech_corpus import SpeechConfig, build_speech
 from pipelines.run import main, new_dir
 
@@ -12,6 +13,7 @@ TEXT = "data/corpus/text"
 def run() -> None:
     """Build the corpus and say what is in it."""
     config, seed = section(SpeechConfig, "speech"), scalar("seed")
+    check_manifest(TEXT)
     with new_dir(OUT) as folder:
         manifest = build_speech(config, CONCEPTS, TEXT, seed, folder)
     for split, figures in manifest["splits"].items():

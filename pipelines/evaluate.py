@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from muomni.config import section
-from muomni.data.files import atomic_write_json, atomic_write_text
+from muomni.data.files import atomic_write_json, atomic_write_text, check_manifest
 from muomni.data.pictures import Picture, load_pictures
 from muomni.data.shards import read_shards
 from muomni.data.speech import load_recordings
@@ -90,6 +90,7 @@ def run() -> None:
     with timed("seeing"):
         scores["seeing"], seen, pictures = seeing(parts, cfg)
     with timed("speech"):
+        check_manifest(SPEECH)
         listened = listen(parts, cfg, judge, SPEECH, MELS)
         scores["speech"] = listened.scores | {
             "judge": judge.name if judge else "off" if cfg.judge == "off" else "not installed"

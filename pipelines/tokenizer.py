@@ -1,17 +1,19 @@
 """Stage tokenizer: SentencePiece, trained on the training split of the text."""
 
 from muomni.config import scalar, section
-from muomni.data.files import read_jsonl, write_manifest
+from muomni.data.files import check_manifest, read_jsonl, write_manifest
 from muomni.tokenizer import MODEL_FILE, TokenizerConfig, train_tokenizer
 from pipelines.run import main, new_dir
 
-TEXT = "data/corpus/text/train.jsonl"
+CORPUS = "data/corpus/text"
+TEXT = f"{CORPUS}/train.jsonl"
 OUT = "data/tokenizer"
 
 
 def run() -> None:
     """Train, save, and record how many bytes a token spells."""
     config, seed = section(TokenizerConfig, "tokenizer"), scalar("seed")
+    check_manifest(CORPUS)
     texts = [row["text"] for row in read_jsonl(TEXT, "corpus-text")]
     with new_dir(OUT) as folder:
         tokenizer = train_tokenizer(

@@ -14,6 +14,7 @@ from pydantic import BaseModel
 from torch import nn
 
 from muomni.checkpoint import input_sha256, make_card, save_checkpoint
+from muomni.data.files import MANIFEST, check_manifest
 from muomni.device import DeviceConfig, pick_device
 from muomni.errors import UserError
 from muomni.train import parallel, state
@@ -51,12 +52,15 @@ def hashes(data: Sequence[str | Path]) -> dict[str, str]:
     """SHA-256 of each file or folder that a stage reads, by its path, as a card has it.
 
     Raises:
-        UserError: if one is missing.
+        UserError: if one is missing, or is not what its manifest says.
     """
     found = {}
     for path in map(Path, data):
         if not path.exists():
             raise UserError(f"{path}: not there yet; run `dvc repro` for the stage that makes it")
+        folder = path if path.is_dir() else path.parent
+        if (folder / MANIFEST).is_file():  # shards and tokens are compared with their index when they are read
+            check_manifest(folder)
         found[path.as_posix()] = input_sha256(path)
     return found
 

@@ -5,6 +5,7 @@ longer time than `seconds`, more memory than `memory_mb` beyond what was held be
 """
 
 import base64
+import hashlib
 import io
 import json
 import random
@@ -157,6 +158,8 @@ def targets(folder: Path) -> list[Target]:
     asked += [b"i" + base64.b64encode(png_bytes(form="JPEG"))]
     messages = [json.dumps(MESSAGES).encode(), json.dumps(CONVERSATION).encode(), DEEP, b'{"role": 1}', long_number()]
     indexed = {"file": "train.bin", "tokens": 100, "bytes": 300}
+    # Of what `Readers.tokens` writes.
+    indexed["sha256"] = hashlib.sha256(np.arange(100, dtype="<u2").tobytes()).hexdigest()
     index = {"vocab_size": 384, "eot": 2, "tokenizer": "0", "splits": {"train": indexed}}
     tokens = [json.dumps(index).encode(), DEEP, json.dumps(index).replace("100", "1e999").encode()]
     weights, config, card = ((r.good / name).read_bytes() for name in (WEIGHTS, CONFIG, CARD))

@@ -13,6 +13,7 @@ from small_models import AUDIO, CODEC, GRIFFIN_LIM, MEL, OMNI, TALKER, small_omn
 
 from muomni.audio_encoder import AudioEncoder, CTCHead
 from muomni.codec import Codec
+from muomni.data.files import sha256_file
 from muomni.data.shards import ShardWriter, write_index
 from muomni.data.speech import load_recordings
 from muomni.device import DeviceConfig, pick_device
@@ -102,6 +103,7 @@ def make_data(root: Path) -> Path:
     for split in ("train", "valid"):
         np.arange(300, dtype="<u2").tofile(root / "tokens" / f"{split}.bin")
         splits[split] = {"file": f"{split}.bin", "tokens": 300, "bytes": 900}
+        splits[split]["sha256"] = sha256_file(root / "tokens" / f"{split}.bin")
     (root / "tokens/index.json").write_text(json.dumps({"splits": splits, "vocab_size": 384, "eot": 0}))
     return root
 

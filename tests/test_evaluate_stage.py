@@ -17,7 +17,7 @@ from torch import nn
 
 from muomni.audio_encoder import CTCHead
 from muomni.checkpoint import make_card, save_checkpoint
-from muomni.data.files import write_jsonl
+from muomni.data.files import write_jsonl, write_manifest
 from muomni.data.packing import pack_corpus
 from muomni.data.shards import SPLITS, ShardWriter, write_index
 from muomni.errors import UserError
@@ -94,6 +94,7 @@ def project(tmp_path: Path, small: tuple[object, Tokenizer], monkeypatch: pytest
         speaker = "hibari" if number else "espeak:en+m3"
         mels.append({"npy": mel, "json": about | {"speaker": speaker}})
     write_jsonl(tmp_path / "data/corpus/speech/utterances.jsonl", utterances)
+    write_manifest(tmp_path / "data/corpus/speech", source="s", licences=[], counts={}, splits={}, bad=[])
     shards(tmp_path / "data/shards/mels", mels)
     images = [
         {

@@ -1,8 +1,6 @@
 """A training that has ended is not lost while DVC has not noted its outputs."""
 
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -12,7 +10,6 @@ from test_tracking import Line, runs_with, stage
 from muomni.checkpoint import load_checkpoint
 from muomni.errors import UserError
 from pipelines import run, sender
-from pipelines.dvc_lock import put_aside
 from pipelines.kept_states import clear
 from pipelines.training import new_curves
 
@@ -80,27 +77,3 @@ def test_what_a_killed_run_leaves_unfinished_lies_in_no_folder_that_another_stag
             if not out.startswith("metrics/train/")
         }
     assert not [(path, dep) for path in unfinished for dep in read if path.is_relative_to(dep)]
-
-
-def test_a_lock_file_that_dvc_left_cut_off_is_put_aside_and_results_come_from_the_cache(tmp_path: Path) -> None:
-    """Found by killing dvc between emptying ``dvc.lock`` and writing it: every command of it failed from then on."""
-
-    def dvc(*words: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "dvc", *words]
-        return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
-
-    NOTES.unlink()
-    assert dvc("init", "--no-scm").returncode == 0
-    (tmp_path / "in").write_text("x")  # dvc's run cache is about stages with inputs
-    one = "cmd: echo x >> out && echo x >> runs\n    deps: [in]\n    outs: [out]\n"
-    (tmp_path / "dvc.yaml").write_text(f"stages:\n  one:\n    {one}")
-    assert dvc("repro").returncode == 0
-    whole = NOTES.read_bytes()
-    assert not put_aside(tmp_path) and NOTES.read_bytes() == whole
-    for cut in (0, 10, whole.index(b"cmd") + 3):
-        NOTES.write_bytes(whole[:cut])
-        (tmp_path / "out").unlink()
-        assert put_aside(tmp_path) and (tmp_path / "dvc.lock.broken").read_bytes() == whole[:cut]
-        done = dvc("repro")
-        assert done.returncode == 0, done.stderr
-        assert (tmp_path / "out").read_text() == "x\n" and (tmp_path / "runs").read_text() == "x\n"  # it did not run

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from muomni.data.files import atomic_write_json, write_jsonl
+from muomni.data.files import atomic_write_json, sha256_file, write_jsonl
 from muomni.data.packing import pack_corpus
 from muomni.data.tokens import IGNORED, TokenDataset
 from muomni.errors import UserError
@@ -37,7 +37,7 @@ def stream_only(folder, tokens, name="train"):
     """A dataset of given ids without text behind them."""
     folder.mkdir(exist_ok=True)
     np.asarray(tokens, "<u2").tofile(folder / f"{name}.bin")
-    entry = {"file": f"{name}.bin", "tokens": len(tokens), "bytes": 1}
+    entry = {"file": f"{name}.bin", "tokens": len(tokens), "bytes": 1, "sha256": sha256_file(folder / f"{name}.bin")}
     atomic_write_json(folder / "index.json", {"vocab_size": 65536, "eot": 2, "splits": {name: entry}})
     return TokenDataset(folder, name)
 
@@ -125,6 +125,10 @@ def test_missing_and_damaged_files(packed, tmp_path):
         TokenDataset(tmp_path / "t", "valid")
     del data
     path = tmp_path / "t" / "train.bin"
+    whole = path.read_bytes()
+    path.write_bytes(whole[:99] + bytes([whole[99] ^ 1]) + whole[100:])
+    with pytest.raises(UserError, match=r"train.bin: was changed \(its sha256 differs from index.json\)"):
+        TokenDataset(tmp_path / "t", "train")
     path.write_bytes(path.read_bytes()[:99])
     with pytest.raises(UserError, match=r"train.bin: 99 bytes, expected 200"):
         TokenDataset(tmp_path / "t", "train")

@@ -195,3 +195,23 @@ def write_manifest(
     }
     atomic_write_json(Path(folder) / MANIFEST, manifest)
     return manifest
+
+
+def check_manifest(folder: str | Path) -> None:
+    """Compare the files of a folder with its manifest, before a stage reads what a disk may have changed.
+
+    Args:
+        folder: what `write_manifest` described: of a corpus, or of the tokenizer.
+
+    Raises:
+        UserError: if the manifest is missing or damaged, or a file is missing, changed or new.
+    """
+    folder = Path(folder)
+    made_by = f"corpus-{folder.name}" if folder.parent.name == "corpus" else folder.name
+    manifest = read_json(folder / MANIFEST, made_by)
+    digest = manifest.get("sha256") if isinstance(manifest, dict) else None
+    if digest != sha256_folder(folder):
+        raise UserError(
+            f"{folder}: its files are not those that {MANIFEST} was written for (other SHA-256); "
+            f"run `dvc repro --force {made_by}`"
+        )

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from muomni.data.files import read_json
+from muomni.data.files import read_json, sha256_file
 from muomni.errors import UserError
 
 INDEX = "index.json"
@@ -30,7 +30,7 @@ class TokenDataset:
         index: the whole index.
 
     Raises:
-        UserError: if the index or the file is missing, damaged or empty.
+        UserError: if the index or the file is missing, damaged or empty, or the file is not the one of the index.
     """
 
     def __init__(self, folder: str | Path, split: str) -> None:
@@ -39,7 +39,7 @@ class TokenDataset:
         try:
             entry = self.index["splits"][split]
             path, count = folder / entry["file"], int(entry["tokens"])
-            self.bytes = int(entry["bytes"])
+            self.bytes, digest = int(entry["bytes"]), entry["sha256"]
             self.vocab_size, self.eot = int(self.index["vocab_size"]), int(self.index["eot"])
             if path.parent != folder or not 0 <= self.eot < self.vocab_size <= 1 << 16:
                 raise ValueError
@@ -51,6 +51,8 @@ class TokenDataset:
         if path.stat().st_size != 2 * count or count < 2:
             size = path.stat().st_size
             raise UserError(f"{path}: {size} bytes, expected {2 * count}; run `dvc repro --force {STAGE}`")
+        if sha256_file(path) != digest:
+            raise UserError(f"{path}: was changed (its sha256 differs from {INDEX}); run `dvc repro --force {STAGE}`")
         self.path = path
         self.tokens: NDArray[np.uint16] = np.memmap(path, "<u2", mode="r")
 
