@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pipelines.answers import NotMLflow, arrived, send_files
+
 if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient
 
@@ -44,8 +46,10 @@ def log_checkpoint(
         params = {"stage": run["stage"], "step": str(step)}
         found = [client.create_logged_model(experiment, name, run_id, tags, params, KIND)]
     model_id = (ready or found)[0].model_id
+    if not model_id:
+        raise NotMLflow("it answers, but not as MLflow does: it made a model without a name")
     if not ready:
-        client.log_model_artifacts(model_id, str(folder))
+        send_files(client, client.get_logged_model(model_id).artifact_location, folder)
         # With step, time and value of the run's own points, so that the run gets none twice.
         client.log_batch(
             run_id,
@@ -58,6 +62,7 @@ def log_checkpoint(
         if model_id not in [output.model_id for output in (outputs.model_outputs if outputs else [])]:
             client.log_outputs(run_id, [LoggedModelOutput(model_id, step)])
         client.finalize_logged_model(model_id, "READY")
+        arrived("a model", [str(LoggedModelStatus.READY)], [str(client.get_logged_model(model_id).status)])
     for model in found:  # a request whose answer came too late was carried out, and sent again
         if model.model_id != model_id:
             client.delete_logged_model(model.model_id)

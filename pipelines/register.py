@@ -12,11 +12,12 @@ from typing import Any
 from muomni.config import section
 from muomni.data.files import atomic_write_json
 from muomni.registry_config import RegistryConfig
+from pipelines.answers import arrived
 from pipelines.candidate import candidates
 from pipelines.kept_states import clear
 from pipelines.promotion import PARTS, promote
 from pipelines.run import main
-from pipelines.versions import CHALLENGER, CHAMPION, mlflow_errors, registry_client
+from pipelines.versions import CHALLENGER, CHAMPION, aliases, mlflow_errors, registry_client
 
 CHECKPOINTS, METRICS, OUT = Path("checkpoints"), Path("metrics"), Path("metrics/registry.json")
 PAGE = Path("samples/speech.html")  # below the metrics
@@ -50,6 +51,8 @@ def register(cfg: RegistryConfig, checkpoints: Path, metrics: Path) -> dict[str,
         for name, number in {cfg.name: str(version.version), **numbers}.items():
             client.set_registered_model_alias(name, CHALLENGER, number)
         decision = promote(cfg, str(version.version), client, again=False)
+        for name, number in {cfg.name: str(version.version), **numbers}.items():
+            arrived("versions", [number], [aliases(client, name).get(CHALLENGER, "")])
     print(f"register: {decision.reason}")
     return {
         "name": cfg.name,

@@ -19,6 +19,8 @@ from typing import TYPE_CHECKING, Any
 
 from muomni.data.files import atomic_write_json
 from muomni.train.report import read_metrics
+from pipelines.addresses import without_userinfo
+from pipelines.answers import NotMLflow, arrived, bound_answers, points_arrived, send_files, the_run
 from pipelines.logged_checkpoints import log_checkpoint
 from pipelines.run import common_root
 
@@ -55,8 +57,7 @@ def tracking_uri() -> str:
 
 def shown_uri() -> str:
     """The tracker's address without user and password."""
-    scheme, slashes, rest = tracking_uri().partition("://")
-    return scheme + slashes + rest.rpartition("@")[2]
+    return without_userinfo(tracking_uri())
 
 
 def connect() -> "MlflowClient":
@@ -69,6 +70,7 @@ def connect() -> "MlflowClient":
 
     for name in ("mlflow", "alembic"):
         logging.getLogger(name).setLevel(logging.ERROR)
+    bound_answers()
     uri = tracking_uri()
     if uri.startswith("sqlite:///"):
         Path(uri.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
@@ -76,16 +78,22 @@ def connect() -> "MlflowClient":
 
 
 def experiment_id(client: "MlflowClient") -> str:
-    """The id of the experiment ``muomni``, which is made if it is not there."""
+    """The id of the experiment ``muomni``, which is made if it is not there.
+
+    Raises:
+        NotMLflow: if what answers is something else.
+    """
     found = client.get_experiment_by_name(EXPERIMENT)
     if found is None:
         local = tracking_uri().startswith("sqlite:")
         place = (repository() / "mlruns" / "artifacts").as_uri() if local else None
         with suppress(Exception):  # another process may have made it meanwhile
-            return str(client.create_experiment(EXPERIMENT, artifact_location=place))
+            client.create_experiment(EXPERIMENT, artifact_location=place)
         found = client.get_experiment_by_name(EXPERIMENT)
         if found is None:
             raise RuntimeError(f"cannot make the experiment {EXPERIMENT}")
+    if found.name != EXPERIMENT or not found.experiment_id:
+        raise NotMLflow("it answers, but not as MLflow does: it was asked for an experiment and gave something else")
     return str(found.experiment_id)
 
 
@@ -117,7 +125,7 @@ def make_run(client: "MlflowClient", run: dict[str, Any]) -> str:
         if found is not None:
             return found
         made = client.create_run(experiment_id(client), run["started"], tags=run["tags"], run_name=run["stage"])
-        return str(made.info.run_id)
+        return str(the_run(client, str(made.info.run_id), run["key"], KEY_TAG).info.run_id)
 
 
 def drop_doubles(client: "MlflowClient", key: str, keep: str) -> None:
@@ -144,14 +152,20 @@ def tracked_name(name: str) -> str:
     return re.sub(r"[^\w\-. :/]", "-", name)
 
 
+def nothing_sent() -> dict[str, Any]:
+    """What a sender notes that begins: the address, MLflow's id of the run, and how far each kind of thing came."""
+    return {"uri": shown_uri(), "run_id": None, "metrics": {}, "samples": [], "status": None}
+
+
 class Sender:
     """Sends what a state folder holds beyond what was sent before."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.sent = read(folder / SENT)
-        if self.sent.get("uri") != tracking_uri():
-            self.sent = {"uri": tracking_uri(), "run_id": None, "metrics": {}, "samples": [], "status": None}
+        if without_userinfo(self.sent.get("uri") or "") != shown_uri():
+            self.sent = nothing_sent()
+        self.sent["uri"] = shown_uri()  # files are no place for a password
         self.client: MlflowClient | None = None
         self.saving = threading.Lock()
         self.abandoned = False  # once the folder is no longer this sender's
@@ -173,6 +187,7 @@ class Sender:
             params = [Param(key, value[:6000]) for key, value in run["params"].items()]
             for i in range(0, len(params), 100):
                 client.log_batch(run_id, params=params[i : i + 100])
+            arrived("parameters", run["params"], the_run(client, run_id, run["key"], KEY_TAG).data.params)
             self.sent["run_id"] = run_id
             self.save()
         run_id = str(self.sent["run_id"])
@@ -183,6 +198,7 @@ class Sender:
             self.save()
         if self.sent.get("tags") != run["tags"]:  # one that goes on may have more
             client.log_batch(run_id, tags=[RunTag(key, value) for key, value in run["tags"].items()])
+            arrived("tags", run["tags"], the_run(client, run_id, run["key"], KEY_TAG).data.tags)
             self.sent["tags"] = run["tags"]
             self.save()
         if self.sent["status"] is not None and run["status"] is None and not self.abandoned:  # ended, and goes on
@@ -193,23 +209,34 @@ class Sender:
 
     def send(self) -> None:
         """Send all that is new, and how the run ended if it has. An exception means: try later."""
-        run = read(self.folder / RUN)
+        try:
+            self.send_new(read(self.folder / RUN))
+        except Exception as error:
+            if getattr(error, "error_code", "") == "RESOURCE_DOES_NOT_EXIST":  # another database is there: all again
+                self.sent = nothing_sent()
+                self.save()
+            raise
+
+    def send_new(self, run: dict[str, Any]) -> None:
+        """Send what was not sent yet of a run."""
         client, run_id = self.open(run)
-        self.send_metrics(client, run_id)
+        self.send_metrics(client, run_id, run)
         self.send_checkpoints(client, run_id, run)
         for folder in sorted((self.folder / SAMPLES).glob("step-*")):
             if folder.name not in self.sent["samples"]:
-                client.log_artifacts(run_id, str(folder), f"{SAMPLES}/{folder.name}")
+                place = the_run(client, run_id, run["key"], KEY_TAG).info.artifact_uri
+                send_files(client, place, folder, f"{SAMPLES}/{folder.name}")
                 self.sent["samples"].append(folder.name)
                 self.save()
-        self.send_artifacts(client, run_id)
+        self.send_artifacts(client, run_id, run)
         if run["status"] is not None and not self.told(run):
             drop_doubles(client, run["key"], run_id)
             client.set_terminated(run_id, run["status"], run["ended"])
+            arrived("the end", [run["status"]], [the_run(client, run_id, run["key"], KEY_TAG).info.status])
             self.sent |= {"status": run["status"], "ended": run["ended"]}
             self.save()
 
-    def send_metrics(self, client: "MlflowClient", run_id: str) -> None:
+    def send_metrics(self, client: "MlflowClient", run_id: str, run: dict[str, Any]) -> None:
         """Send points whose step is beyond the last one sent of their name."""
         from mlflow.entities import Metric  # as in `connect`
 
@@ -223,6 +250,7 @@ class Sender:
         for i in range(0, len(points), BATCH):
             batch = points[i : i + BATCH]
             client.log_batch(run_id, metrics=batch)
+            points_arrived(the_run(client, run_id, run["key"], KEY_TAG), batch, points[i + BATCH :])
             last |= {point.key: point.step for point in batch}
             self.save()
 
@@ -249,7 +277,7 @@ class Sender:
                 self.save()
             shutil.rmtree(taken, ignore_errors=True)
 
-    def send_artifacts(self, client: "MlflowClient", run_id: str) -> None:
+    def send_artifacts(self, client: "MlflowClient", run_id: str, run: dict[str, Any]) -> None:
         """Send the files and folders in ``artifacts``, again if one has changed."""
         sent = self.sent.setdefault("artifacts", {})
         for path in sorted((self.folder / ARTIFACTS).glob("*")):
@@ -257,10 +285,8 @@ class Sender:
             state = [[p.stat().st_size, p.stat().st_mtime_ns] for p in files]
             if sent.get(path.name) == state:
                 continue
-            if path.is_file():
-                client.log_artifact(run_id, str(path))
-            else:
-                client.log_artifacts(run_id, str(path), path.name)
+            place = the_run(client, run_id, run["key"], KEY_TAG).info.artifact_uri
+            send_files(client, place, path, None if path.is_file() else path.name)
             sent[path.name] = state
             self.save()
 

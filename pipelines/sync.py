@@ -18,6 +18,7 @@ from muomni.data.files import atomic_write_json
 from muomni.errors import UserError
 from muomni.train.report import read_metrics
 from pipelines import locks
+from pipelines.answers import reason
 from pipelines.run import common_root, take_lock
 from pipelines.sender import (
     ARTIFACTS,
@@ -99,7 +100,7 @@ def sync(quiet: bool = False) -> tuple[int, int]:
 
 def complain(what: str, error: Exception) -> None:
     """One line on standard error."""
-    print(f"tracking: {what}: {' '.join(str(error).split())[:200]}", file=sys.stderr)
+    print(f"tracking: {what}: {reason(error)}", file=sys.stderr)
 
 
 def claim_parent(folder: Path) -> IO[str]:
@@ -211,9 +212,9 @@ def sync_all() -> None:
         for folder in folders(common_root()):
             with suppress(UserError), claimed(folder):
                 mark_ended(folder)
-        reason = " ".join(str(error).split())[:200]
         raise UserError(
-            f"{shown_uri()}: MLflow does not answer ({reason}); nothing is lost, run `muomni track sync` when it does"
+            f"{shown_uri()}: MLflow does not answer ({reason(error)}); nothing is lost, "
+            "run `muomni track sync` when it does"
         ) from None
     sent, failed = sync()
     _, ended, failures = tend(common_root())

@@ -29,6 +29,7 @@ from typing import Any
 
 from muomni.checkpoint import revision
 from muomni.data.files import atomic_write_json
+from pipelines.answers import reason
 from pipelines.sender import KEY_TAG, RUN, Sender, read, shown_uri
 from pipelines.sync import sync
 
@@ -56,7 +57,7 @@ class Tracker(threading.Thread):
         super().__init__(name="tracking", daemon=True)
         self.sender = Sender(folder)
         self.stopping = threading.Event()
-        self.silent = False
+        self.silent, self.saying = False, threading.Lock()
 
     def run(self) -> None:
         """The thread's work."""
@@ -73,16 +74,22 @@ class Tracker(threading.Thread):
             self.sender.send()
             return True
         except Exception as error:
-            if not self.silent and not self.sender.abandoned:
-                reason = " ".join(str(error).split())[:200]
-                print(f"tracking: {shown_uri()}: {reason}; metrics are kept and sent later", file=sys.stderr)
-            self.silent = True
+            self.say(reason(error))
             return False
+
+    def say(self, why: str) -> None:
+        """Tell why nothing is sent, once."""
+        with self.saying:
+            if not self.silent and not self.sender.abandoned:
+                print(f"tracking: {shown_uri()}: {why}; metrics are kept and sent later", file=sys.stderr)
+            self.silent = True
 
     def stop(self, seconds: float) -> None:
         """Have it send the rest, and wait for that."""
         self.stopping.set()
         self.join(seconds)
+        if self.is_alive():
+            self.say(f"not done within the last {seconds:g} s")
 
     def leave(self) -> None:
         """Have it write nothing into the folder any more, even if it still waits for an answer."""

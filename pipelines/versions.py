@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from muomni.config import near
 from muomni.errors import UserError
 from muomni.evaluate.measure import Figure
+from pipelines.answers import reason
 from pipelines.sender import connect, shown_uri, tracking_uri
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
 CHAMPION, CHALLENGER = "champion", "challenger"
 FIGURES = "figures.json"
+FAILING = ("mlflow", "sqlalchemy", "requests", "urllib3", "google")  # whose errors are MLflow's; the last reads answers
 SEE = "`muomni registry list` shows what there is"
 
 
@@ -96,10 +98,9 @@ def mlflow_errors(then: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        if not isinstance(error, OSError) and type(error).__module__.split(".")[0] not in ("mlflow", "sqlalchemy"):
+        if not isinstance(error, OSError) and type(error).__module__.split(".")[0] not in FAILING:
             raise  # no fault of MLflow's, nor of its address
-        reason = " ".join(str(error).split())[:300]
-        raise UserError(f"{shown_uri()}: MLflow failed ({reason}); see that it runs, then {then}") from None
+        raise UserError(f"{shown_uri()}: MLflow failed ({reason(error, 300)}); see that it runs, then {then}") from None
 
 
 def versions(client: "MlflowClient", name: str) -> "list[ModelVersion]":
