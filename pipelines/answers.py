@@ -17,6 +17,7 @@ from pipelines.addresses import without_userinfo
 
 if TYPE_CHECKING:
     from mlflow.entities import Metric, Run
+    from mlflow.store.artifact.artifact_repo import ArtifactRepository
     from mlflow.tracking import MlflowClient
 
 TAKES = 60.0  # seconds for the head of an answer, and again for its body, however slowly they come
@@ -140,10 +141,27 @@ def arrived(what: str, wanted: Iterable[str], there: Iterable[str]) -> None:
         raise NotMLflow(f"it took {what} and does not have them: {', '.join(missing[:3])}")
 
 
-def send_files(client: "MlflowClient", root: str, path: Path, place: str | None = None) -> None:
-    """Send a file, or what a folder holds, and make sure that it is there.
+def files_below(client: "MlflowClient", root: str) -> "ArtifactRepository":
+    """Where a run or a model has its files.
 
     Not by the client's own ways, which remember for good where a wrong answer said that files go: `{}` says here.
+
+    Args:
+        client: of the tracker.
+        root: as MLflow said.
+
+    Raises:
+        NotMLflow: if it did not say where.
+    """
+    from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+
+    if not root:
+        raise NotMLflow("it answers, but not as MLflow does: it has no place for files")
+    return get_artifact_repository(root, tracking_uri=client.tracking_uri)
+
+
+def send_files(client: "MlflowClient", root: str, path: Path, place: str | None = None) -> None:
+    """Send a file, or what a folder holds, and make sure that it is there.
 
     Args:
         client: of the tracker.
@@ -154,11 +172,7 @@ def send_files(client: "MlflowClient", root: str, path: Path, place: str | None 
     Raises:
         NotMLflow: if MLflow did not say where, or something is missing.
     """
-    from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
-
-    if not root:
-        raise NotMLflow("it answers, but not as MLflow does: it has no place for files")
-    files = get_artifact_repository(root, tracking_uri=client.tracking_uri)
+    files = files_below(client, root)
     if path.is_file():
         files.log_artifact(str(path), place)
         wanted = {path.name}

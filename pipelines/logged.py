@@ -8,7 +8,7 @@ import importlib.metadata
 import io
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,6 +24,7 @@ from muomni.base64_media import wav_text
 from muomni.checkpoint import load_checkpoint
 from muomni.tokenizer import MODEL_FILE
 from pipelines import pyfunc_model, pyfunc_parts
+from pipelines.answers import arrived, files_below
 from pipelines.candidate import OMNI, Candidate
 from pipelines.sender import experiment_id, tracked_name, tracking_uri
 from pipelines.versions import versions, write_figures
@@ -115,15 +116,38 @@ def ensure_version(client: "MlflowClient", new: Candidate) -> "ModelVersion":
         for key, text in new.tags.items():
             client.set_model_version_tag(new.name, found.version, key, text)
         return found
+    arguments = form(new)
     with new_run(client, new) as run_id:
         info = mlflow.pyfunc.log_model(
             name="model",
             code_paths=[str(Path(muomni.__file__).parent)],
             input_example=pd.DataFrame(example(new.component)),
-            **form(new),
+            **arguments,
         )
+        check_files(client, str(info.model_id), [Path(path) for path in arguments["artifacts"].values()])
         record(client, run_id, str(info.model_id), new)
         return mlflow.register_model(info.model_uri, new.name, tags=new.tags)
+
+
+def check_files(client: "MlflowClient", model_id: str, sources: Iterable[Path]) -> None:
+    """Make sure that MLflow has a model's checkpoints, before that becomes a version.
+
+    Args:
+        client: of the tracker.
+        model_id: of the logged model.
+        sources: folders and files that the model was given.
+
+    Raises:
+        NotMLflow: if one is missing there, or has another size.
+    """
+    files = files_below(client, client.get_logged_model(model_id).artifact_location)
+    for source in sources:
+        place = f"artifacts/{source.name}" if source.is_dir() else "artifacts"
+        wanted = {
+            f"{p.name} of {p.stat().st_size} bytes" for p in ([*source.iterdir()] if source.is_dir() else [source])
+        }
+        found = (f"{Path(file.path).name} of {file.file_size} bytes" for file in files.list_artifacts(place))
+        arrived("a model's files", wanted, found)
 
 
 def record(client: "MlflowClient", run_id: str, model_id: str, new: Candidate) -> None:

@@ -91,7 +91,7 @@ def experiment_id(client: "MlflowClient") -> str:
             client.create_experiment(EXPERIMENT, artifact_location=place)
         found = client.get_experiment_by_name(EXPERIMENT)
         if found is None:
-            raise RuntimeError(f"cannot make the experiment {EXPERIMENT}")
+            raise NotMLflow(f"it does not make the experiment {EXPERIMENT}; is this MLflow's address?")
     if found.name != EXPERIMENT or not found.experiment_id:
         raise NotMLflow("it answers, but not as MLflow does: it was asked for an experiment and gave something else")
     return str(found.experiment_id)
