@@ -58,11 +58,27 @@ def put_aside(folder: Path) -> bool:
     return True
 
 
-def lives(pid: int, noted: float) -> bool:
-    """Whether a process that was at work at a time (Unix, seconds) is still the one that has its id."""
+def words_for_dvc(command: str) -> list[str] | None:
+    """What a command line, joined by spaces, tells dvc to do; None if it is none of dvc's."""
+    words = command.split()
+    places = [n for n, word in enumerate(words) if os.path.basename(word) in ("dvc", "__main__.py")]
+    return words[places[-1] + 1 :] if places else None
+
+
+def lives(pid: int, command: str, noted: float) -> bool:
+    """Whether a process that was at work is still the one that has its id.
+
+    Args:
+        pid: its id.
+        command: what dvc noted of it, the words of ``sys.argv``.
+        noted: when at the latest, Unix time in seconds.
+    """
     try:
         process = psutil.Process(pid)
-        return process.status() != psutil.STATUS_ZOMBIE and process.create_time() <= noted + CLOCK
+        if process.status() == psutil.STATUS_ZOMBIE or process.create_time() > noted + CLOCK:
+            return False
+        told = words_for_dvc(command)
+        return told is None or told == words_for_dvc(" ".join(process.cmdline()))
     except psutil.NoSuchProcess:
         return False
     except psutil.AccessDenied:
@@ -88,7 +104,7 @@ def release(folder: Path) -> bool:
             noted = path.stat().st_mtime
 
             def at_work(entry: dict[str, Any]) -> bool:
-                return lives(int(entry["pid"]), noted)
+                return lives(int(entry["pid"]), entry["cmd"], noted)
 
             readers = {name: [one for one in entries if at_work(one)] for name, entries in notes["read"].items()}
             kept = {

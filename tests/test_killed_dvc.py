@@ -88,15 +88,21 @@ def test_a_dvc_that_was_killed_and_not_waited_for_blocks_nobody(killed: Path) ->
     works(killed)
 
 
-def test_another_program_that_has_the_id_of_a_killed_dvc_blocks_nobody(finished: Path) -> None:
+@pytest.mark.parametrize(
+    ("command", "seconds_ago"), [("/a place/dvc/__main__.py repro one", 0), ("train.py --fast", 100)]
+)
+def test_another_program_that_has_the_id_of_a_killed_dvc_blocks_nobody(
+    finished: Path, command: str, seconds_ago: int
+) -> None:
     path = finished / ".dvc/tmp/rwlock"
     other = subprocess.Popen(["sleep", "60"])
     try:
-        entry = {"pid": other.pid, "cmd": "dvc repro"}
+        entry = {"pid": other.pid, "cmd": command}
         path.write_text(json.dumps({"write": {str(finished / "out"): entry}, "read": {}}))
-        assert not release(finished), "it may be the one that is noted"
-        os.utime(path, (time.time() - 100,) * 2)
-        (finished / "out").unlink()
+        if seconds_ago:
+            assert not release(finished), "it may be the one that is noted"
+            os.utime(path, (time.time() - seconds_ago,) * 2)
+        (finished / "out").unlink(missing_ok=True)
         assert dvc(finished, "repro").returncode
         assert release(finished) and json.loads(path.read_text()) == {"read": {}, "write": {}}
     finally:
