@@ -32,6 +32,7 @@ import psutil
 
 from muomni.data.files import atomic_write_json, flush, flush_folder, naming
 from muomni.errors import UserError, one_line, refused
+from muomni.no_tmp import allow_no_tmp
 from pipelines.locks import no_lock, opened
 
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
@@ -249,6 +250,7 @@ def main(name: str, work: Callable[[], object]) -> None:
         work: does it, called without arguments.
     """
     try:
+        allow_no_tmp()
         with stage(name):
             work()
     except UserError as error:
