@@ -38,7 +38,7 @@ class BadSamples:
         if not self.items:
             return
         share, first = len(self.items) / total, self.items[0]
-        example = f"the first is {first['item']}: {first['reason']}"
+        example = f"the first is {first['item'][:200]}: {first['reason'][:200]}"
         if len(self.items) == total:
             raise UserError(f"{self.where}: all {total} samples are bad; {example}")
         if share > self.limit:
