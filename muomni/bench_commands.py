@@ -22,7 +22,7 @@ from muomni.config import near
 from muomni.data.files import atomic_write_json
 from muomni.device import Device, pick_device
 from muomni.errors import UserError
-from muomni.model_commands import note
+from muomni.model_commands import check_writable, note
 from muomni.params import Params, read_params
 from muomni.settings_commands import profile_file
 
@@ -44,6 +44,8 @@ def bench(args: argparse.Namespace) -> int:
     params = read_params(path)
     against = Path(args.against) if args.against else None
     parts = set(args.only or PARTS)
+    for name in filter(None, (args.json, args.curves)):
+        check_writable(Path(name))
     found = measure(params, path, pick_device(params.device), against, parts, args.seconds, note)
     print(render(found))
     if args.curves and "scaling" in found:
@@ -91,10 +93,11 @@ def plan(args: argparse.Namespace) -> int:
         print("\nIn params.yaml, for this:\n" + "\n".join(f"  {text}" for text in set_here))
     if any(one.extrapolated for one in plans):
         print("\nBatches too slow to try stand on the line through two smaller ones.")
-    PLAN.parent.mkdir(parents=True, exist_ok=True)
-    atomic_write_json(
-        PLAN, {"profile": params.profile, "device": device.description, "stages": [asdict(p) for p in plans]}
-    )
+    kept = {"profile": params.profile, "device": device.description, "stages": [asdict(p) for p in plans]}
+    try:
+        atomic_write_json(PLAN, kept)
+    except OSError as error:
+        note(f"{PLAN}: cannot be written ({error.strerror}); `muomni plan --compare` will not know of this plan")
     return 0 if all(one.fits for one in plans) else 1
 
 

@@ -12,6 +12,7 @@ from typing import NoReturn
 
 from muomni import __version__
 from muomni.errors import UserError, one_line, refused
+from muomni.no_tmp import allow_no_tmp
 
 COMMANDS = "muomni.commands"  # entry points with commands of other packages, such as the pipeline's
 INTERRUPTED, PIPE_CLOSED = 130, 141  # what a shell reports for a program that SIGINT or SIGPIPE ends
@@ -309,6 +310,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         0, 2 for bad input, 130 after Ctrl-C, 141 when the reader of the output has gone.
     """
     try:
+        allow_no_tmp()
         code = run(make_parser().parse_args(argv))
         sys.stdout.flush()
         return code

@@ -28,6 +28,8 @@ REFUSED = {
 
 def refused(error: OSError) -> UserError | None:
     """What to tell a user of an error of the operating system; None if it is not about what the machine refuses."""
+    if error.errno == errno.ENOENT and error.filename is None and "temporary directory" in str(error.strerror):
+        return UserError("no folder for temporary files can be written to; have TMPDIR name one with some space")
     if error.errno not in REFUSED:
         return None
     name = f"{error.filename}: " if error.filename else ""

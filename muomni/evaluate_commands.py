@@ -24,7 +24,7 @@ from muomni.evaluate.speech_check import Checked, Voice, check_codec, check_spee
 from muomni.evaluate.vocoder_check import check_vocoders
 from muomni.griffin_lim import GriffinLim, GriffinLimConfig
 from muomni.mel import MelConfig
-from muomni.model_commands import load, note
+from muomni.model_commands import check_writable, load, note
 from muomni.omni import Omni
 from muomni.speech import LONGEST, longest_sentence, speakable
 from muomni.tokenizer import Tokenizer
@@ -153,6 +153,7 @@ def save(folder: Path, name: str, found: Checked, figures: list[tuple[str, str]]
 
 def speech(args: argparse.Namespace) -> int:
     """Judge the speech of a model."""
+    check_writable(Path(args.out))
     voice = stage_voice(Path(args.stages), args.voice) if args.stages else whole_voice(*load(args), args.voice)
     rate = voice.vocoder.mel.sample_rate
     read = reader(voice.talker.cfg.voices[voice.number], rate)
@@ -166,6 +167,7 @@ def speech(args: argparse.Namespace) -> int:
 
 def codec(args: argparse.Namespace) -> int:
     """Judge what a codec leaves of recordings."""
+    check_writable(Path(args.out))
     part, maker = Part(Path(args.checkpoint)).codec(), stage_vocoder(Path(args.checkpoint).parent)
 
     def check(texts: list[str], read: Reader, judge: Judge, progress: Progress) -> Checked:
@@ -177,6 +179,7 @@ def codec(args: argparse.Namespace) -> int:
 
 def vocoder(args: argparse.Namespace) -> int:
     """Compare Griffin-Lim with the vocoder that was trained."""
+    check_writable(Path(args.out))
     trained = Part(Path(args.checkpoint)).vocoder()
     makers = {"griffin_lim": GriffinLim(trained.mel, section(GriffinLimConfig, "griffin_lim")), "istft": trained}
     part = Part(Path(args.codec)).codec()

@@ -40,6 +40,20 @@ def note(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
+def check_writable(path: Path) -> None:
+    """Make sure that a file, or files in a folder, can be written, before long work is done for them.
+
+    Args:
+        path: of the file or folder; what of it is not there yet is made when it is written.
+
+    Raises:
+        UserError: if not.
+    """
+    place = next(one for one in (path.absolute(), *path.absolute().parents) if one.exists())
+    if not os.access(place, os.W_OK) or (place != path.absolute() and not place.is_dir()):
+        raise UserError(f"{path}: cannot be written, because of {place}; check its rights, or give another place")
+
+
 def check_output(name: str) -> Path:
     """Make sure that a sound file can be written, before any work is done for it.
 
@@ -56,6 +70,8 @@ def check_output(name: str) -> Path:
             raise UserError(f"{path}: is there and is not a file; give another name")
         if not os.access(path.parent, os.W_OK | os.X_OK):
             raise UserError(f"{path}: the folder {path.parent} cannot be written to; give another place")
+        if path.exists() and not os.access(path, os.W_OK):
+            raise UserError(f"{path}: is there and cannot be written to; give another name")
     except (OSError, ValueError) as error:  # a name that is too long, or holds a NUL
         reason = getattr(error, "strerror", None) or str(error)
         raise UserError(f"{str(path)[:200]!r}: cannot be written ({reason}); give another name") from None

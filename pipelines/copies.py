@@ -172,9 +172,10 @@ def held(root: Path, who: Mapping[str, Any]) -> Iterator[None]:
         with locks.held(root / "lock", who):
             yield
     except locks.Busy as busy:
-        name = busy.who.get("name") or f"process {busy.who.get('pid', 'unknown')}"
+        name = f"{busy.who['name']}, " if busy.who.get("name") else ""
         raise UserError(
-            f"this revision runs with these parameters already ({name}); wait for it or cancel it"
+            f"this revision runs with these parameters already ({name}process {busy.who.get('pid', 'unknown')}); "
+            "wait for it or cancel it"
         ) from None
 
 

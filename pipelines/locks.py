@@ -8,6 +8,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
+from muomni.data.files import naming
+from muomni.errors import UserError
+
 
 class Busy(Exception):
     """Another process holds the lock; `who` is what it wrote."""
@@ -26,6 +29,27 @@ def told(text: str) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
+def opened(path: Path) -> IO[str]:
+    """A lock's file, made if it is not there.
+
+    Raises:
+        UserError: if it cannot be.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return path.open("a+", encoding="utf-8")
+    except OSError as error:
+        raise no_lock(path, error) from None
+
+
+def no_lock(path: Path, error: OSError) -> UserError:
+    """What to say of a lock that cannot be taken though nobody holds it."""
+    return UserError(
+        f"{path}: cannot be locked ({error.strerror}); check the rights of its folder, or have MUOMNI_STATE "
+        "name another, on a disk of this machine"
+    )
+
+
 def take(path: Path, who: Mapping[str, Any] | None = None) -> IO[str]:
     """Hold a file's lock as long as the returned file is open.
 
@@ -37,19 +61,23 @@ def take(path: Path, who: Mapping[str, Any] | None = None) -> IO[str]:
 
     Raises:
         Busy: if another process holds it.
+        UserError: if it cannot be taken for another reason.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    file = path.open("a+", encoding="utf-8")
+    file = opened(path)
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
+    except BlockingIOError:
         file.seek(0)
         found = told(file.read())
         file.close()
         raise Busy(found) from None
-    file.truncate(0)
-    file.write(json.dumps({"pid": os.getpid(), **(who or {})}))
-    file.flush()
+    except OSError as error:
+        file.close()
+        raise no_lock(path, error) from None
+    with naming(path):
+        file.truncate(0)
+        file.write(json.dumps({"pid": os.getpid(), **(who or {})}))
+        file.flush()
     return file
 
 
@@ -61,13 +89,19 @@ def held(path: Path, who: Mapping[str, Any] | None = None) -> Iterator[None]:
 
 
 def holder(path: Path) -> dict[str, Any] | None:
-    """What the holder of a file's lock wrote, or None if nobody holds it or there is no such file."""
+    """What the holder of a file's lock wrote, or None if nobody holds it or there is no such file.
+
+    Raises:
+        UserError: if that cannot be told.
+    """
     try:
         with path.open(encoding="utf-8") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
                 return None
-            except OSError:
+            except BlockingIOError:
                 return told(file.read())
     except FileNotFoundError:
         return None
+    except OSError as error:
+        raise no_lock(path, error) from None

@@ -30,8 +30,10 @@ from typing import IO, Self
 
 import psutil
 
-from muomni.data.files import atomic_write_json, flush, flush_folder
+from muomni.data.files import atomic_write_json, flush, flush_folder, naming
 from muomni.errors import UserError, one_line, refused
+from muomni.no_tmp import allow_no_tmp
+from pipelines.locks import no_lock, opened
 
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
 SENDING, SENDING_TAKES = "sending", 90.0  # what a lock says of its holder; seconds to wait for that
@@ -181,17 +183,16 @@ def take_lock(stage: str, root: Path | None = None, sending: bool = False) -> IO
         sending: only to send what the stage left. A stage that starts meanwhile waits for that.
 
     Raises:
-        UserError: if another process runs the stage.
+        UserError: if another process runs the stage, or the lock cannot be taken for another reason.
     """
     path = (root or state_root()) / "state" / f"{stage}.lock"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    file, begin = path.open("a+", encoding="utf-8"), time.monotonic()
+    file, begin = opened(path), time.monotonic()
     while True:
         try:
             # lockf and not flock: a forked data loader that outlives a killed trainer would keep a flock.
             fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             break
-        except OSError:
+        except BlockingIOError:
             file.seek(0)
             holder = file.read().strip() or "unknown"
             patience = SENDING_TAKES if holder.endswith(SENDING) else 0.2  # it may be about to write who it is
@@ -202,9 +203,13 @@ def take_lock(stage: str, root: Path | None = None, sending: bool = False) -> IO
             raise UserError(
                 f"{path}: stage '{stage}' is running already (process {holder}); wait for it or end it"
             ) from None
-    file.truncate(0)
-    file.write(f"{os.getpid()}{' ' + SENDING if sending else ''}\n")
-    file.flush()
+        except OSError as error:
+            file.close()
+            raise no_lock(path, error) from None
+    with naming(path):
+        file.truncate(0)
+        file.write(f"{os.getpid()}{' ' + SENDING if sending else ''}\n")
+        file.flush()
     return file
 
 
@@ -245,6 +250,7 @@ def main(name: str, work: Callable[[], object]) -> None:
         work: does it, called without arguments.
     """
     try:
+        allow_no_tmp()
         with stage(name):
             work()
     except UserError as error:

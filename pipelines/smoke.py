@@ -13,7 +13,8 @@ import sys
 import time
 from pathlib import Path
 
-from muomni.errors import UserError
+from muomni.errors import UserError, one_line, refused
+from pipelines import locks
 from pipelines.run import state_root
 from pipelines.times import read_times, table
 
@@ -105,12 +106,19 @@ def main() -> None:
     options = parser.parse_args()
     target = state_root() / "smoke"
     try:
-        smoke(Path.cwd(), target, options.profile)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        with locks.held(target.with_name("smoke.lock")):  # another would remove this one's copy
+            smoke(Path.cwd(), target, options.profile)
+            if not options.keep:
+                shutil.rmtree(target)
+    except (UserError, locks.Busy, OSError) as error:
+        told = refused(error) if isinstance(error, OSError) else error
+        if isinstance(error, locks.Busy):
+            pid = error.who.get("pid", "unknown")
+            told = UserError(f"{target}: a smoke run works there already (process {pid}); wait for it or end it")
+        if told is None:
+            raise
+        print(f"error: {one_line(told)}", file=sys.stderr)
         sys.exit(2)
-    if not options.keep:
-        shutil.rmtree(target)
 
 
 if __name__ == "__main__":

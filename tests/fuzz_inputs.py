@@ -123,7 +123,7 @@ def mutate_yaml(data: bytes, rng: random.Random) -> bytes:
     try:
         changed = mutate_value(yaml.safe_load(data), rng)
         return yaml.safe_dump(changed, allow_unicode=True).encode("utf-8", "surrogatepass")
-    except (yaml.YAMLError, ValueError, RecursionError):
+    except Exception:  # whatever PyYAML raises over what is no YAML: a tag that does not fit is an AttributeError
         return mutate_bytes(data, rng)
 
 

@@ -86,7 +86,9 @@ def test_a_run_is_held_once_and_leftovers_go(checkout: Path, monkeypatch: pytest
         for folder in (copy.folder, copy.state):
             folder.mkdir(parents=True)
         with (
-            pytest.raises(UserError, match=r"runs with these parameters already \(flow run one\)"),
+            pytest.raises(
+                UserError, match=rf"runs with these parameters already \(flow run one, process {os.getpid()}\)"
+            ),
             copies.held(copy.root, {}),
         ):
             pass
