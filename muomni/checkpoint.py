@@ -5,14 +5,15 @@ into modules.
 """
 
 import errno
+import fcntl
 import json
 import math
 import os
 import shutil
 import subprocess
 import time
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
@@ -173,31 +174,47 @@ def save_checkpoint(
     """
     target = Path(folder)
     target.parent.mkdir(parents=True, exist_ok=True)
-    temporary, old = (target.with_name(f".{target.name}.{kind}") for kind in ("tmp", "old"))
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir()
-    tensors = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in state.items()}
-    write_tensors(temporary / WEIGHTS, tensors)
-    write_json(temporary / CONFIG, config)
-    for name, source in (files or {}).items():
-        shutil.copyfile(source, temporary / name)
-    others = {name: sha256_file(temporary / name) for name in (CONFIG, *(files or {}))}
-    write_json(temporary / CARD, dict(card) | {"weights_sha256": weights_sha256(temporary), "files_sha256": others})
-    flush_folder(temporary)
-    # A folder cannot be renamed over a full one. A crash between the renames leaves the old one, which
-    # `load_checkpoint` puts back.
-    for last in (False, False, True):
-        if target.exists():
-            shutil.rmtree(old, ignore_errors=True)
-            os.replace(target, old)
-        try:
-            os.replace(temporary, target)
-            break
-        except OSError as error:  # a reader put the old one back meanwhile
-            if last or error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
-                raise
-    flush(target.parent)
-    shutil.rmtree(old, ignore_errors=True)
+    with one_writer(target.parent):
+        temporary, old = (target.with_name(f".{target.name}.{kind}") for kind in ("tmp", "old"))
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir()
+        tensors = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in state.items()}
+        write_tensors(temporary / WEIGHTS, tensors)
+        write_json(temporary / CONFIG, config)
+        for name, source in (files or {}).items():
+            shutil.copyfile(source, temporary / name)
+        others = {name: sha256_file(temporary / name) for name in (CONFIG, *(files or {}))}
+        write_json(temporary / CARD, dict(card) | {"weights_sha256": weights_sha256(temporary), "files_sha256": others})
+        flush_folder(temporary)
+        # A folder cannot be renamed over a full one. A crash between the renames leaves the old one, which
+        # `load_checkpoint` puts back.
+        for last in (False, False, True):
+            if target.exists():
+                shutil.rmtree(old, ignore_errors=True)
+                os.replace(target, old)
+            try:
+                os.replace(temporary, target)
+                break
+            except OSError as error:  # a reader put the old one back meanwhile
+                if last or error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                    raise
+        flush(target.parent)
+        shutil.rmtree(old, ignore_errors=True)
+
+
+@contextmanager
+def one_writer(folder: Path) -> Iterator[None]:
+    """Have others who write checkpoints into a folder wait: two at once would mix what they write.
+
+    The lock is on the folder itself, so that no file of it is left.
+    """
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        with suppress(OSError):  # a file system without locks
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
 
 
 def write_json(path: Path, values: Mapping[str, Any]) -> None:

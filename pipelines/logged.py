@@ -126,7 +126,22 @@ def ensure_version(client: "MlflowClient", new: Candidate) -> "ModelVersion":
         )
         check_files(client, str(info.model_id), [Path(path) for path in arguments["artifacts"].values()])
         record(client, run_id, str(info.model_id), new)
-        return mlflow.register_model(info.model_uri, new.name, tags=new.tags)
+        return only_version(client, mlflow.register_model(info.model_uri, new.name, tags=new.tags))
+
+
+def only_version(client: "MlflowClient", made: "ModelVersion") -> "ModelVersion":
+    """The version with the weights of one that was just made: another process may have registered them meanwhile.
+
+    The oldest stays, whoever looks, so all who registered the same at once agree on one without talking.
+    """
+    weights = made.tags["weights_sha256"]
+    found = versions(client, made.name)
+    arrived("a version", [str(made.version)], (str(version.version) for version in found))
+    first = next(version for version in found if version.tags.get("weights_sha256") == weights)
+    if str(first.version) != str(made.version):
+        print(f"register: {made.name} version {first.version} was made of the same weights meanwhile and counts")
+        client.delete_model_version(made.name, str(made.version))
+    return first
 
 
 def check_files(client: "MlflowClient", model_id: str, sources: Iterable[Path]) -> None:

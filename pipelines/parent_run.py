@@ -93,7 +93,7 @@ def close_parent(
             shutil.copy2(path, target)
     run = read(folder / RUN)
     if run:
-        atomic_write_json(folder / RUN, run | {"status": status, "ended": int(time.time() * 1000)})
+        atomic_write_json(folder / RUN, tracking.ended(run, status))
         # Who cancels does not wait: what is not sent in a moment is sent later.
         send_once(folder, HURRY if status == "KILLED" else tracking.LAST_CHANCE)
         if status == "FINISHED":
@@ -131,14 +131,12 @@ def log_child(
     run = tracking.new_run(name, params, {"revision": whole["tags"]["revision"]}) | {
         "parent": {key: whole[key] for key in ("key", "stage", "started", "tags")},
         "started": int(started * 1000),
-        "status": status,
-        "ended": int(time.time() * 1000),
     }
     if metrics:
         file = MetricsFile(folder / METRICS)
         file.write(0, dict(metrics))
         file.close()
-    atomic_write_json(folder / RUN, run)
+    atomic_write_json(folder / RUN, tracking.ended(run, status))
     send_once(folder, OPENING)
     set_aside(folder)
     shutil.rmtree(folder, ignore_errors=True)

@@ -6,21 +6,42 @@ never added twice. The newest is ``challenger``; it becomes ``champion`` if `pip
 """
 
 import json
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from muomni.config import section
 from muomni.data.files import atomic_write_json
 from muomni.registry_config import RegistryConfig
+from pipelines import locks
 from pipelines.answers import arrived
 from pipelines.candidate import candidates
 from pipelines.kept_states import clear
 from pipelines.promotion import PARTS, promote
-from pipelines.run import main
+from pipelines.run import common_root, main
 from pipelines.versions import CHALLENGER, CHAMPION, aliases, mlflow_errors, registry_client
 
 CHECKPOINTS, METRICS, OUT = Path("checkpoints"), Path("metrics"), Path("metrics/registry.json")
 PAGE = Path("samples/speech.html")  # below the metrics
+
+
+@contextmanager
+def alone() -> Iterator[None]:
+    """One process of this checkout registers at a time; the next finds what the one before it registered."""
+    path = common_root() / "registry.lock"
+    while True:
+        try:
+            file = locks.take(path)
+            break
+        except locks.Busy as busy:
+            print(f"register: process {busy.who.get('pid', 'unknown')} is registering; waiting for it", file=sys.stderr)
+            while locks.holder(path) is not None:
+                time.sleep(0.2)
+    with file:
+        yield
 
 
 def register(cfg: RegistryConfig, checkpoints: Path, metrics: Path) -> dict[str, Any]:
@@ -38,7 +59,7 @@ def register(cfg: RegistryConfig, checkpoints: Path, metrics: Path) -> dict[str,
         UserError: if something is missing, or MLflow cannot be reached.
     """
     whole, parts = candidates(cfg, checkpoints, metrics)
-    with mlflow_errors("`dvc repro register`"):
+    with alone(), mlflow_errors("`dvc repro register`"):
         client = registry_client()
         from pipelines.logged import ensure_version  # imports MLflow, after `connect` has switched its telemetry off
 

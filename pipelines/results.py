@@ -26,7 +26,7 @@ from pipelines.parent_run import run_link
 from pipelines.registry import LEGEND, mark, shown_figure
 from pipelines.sender import read
 from pipelines.tracking import flat
-from pipelines.versions import CHAMPION, reading_client, resolve
+from pipelines.versions import CHAMPION, mlflow_errors, reading_client, resolve
 
 CURVE = "loss"
 
@@ -156,7 +156,8 @@ def of_base(copy: Copy) -> Measured | None:
 def of_champion(name: str) -> tuple[str, Measured] | None:
     """What the champion is called, and its figures; None without one, or while MLflow is away."""
     try:
-        entry = resolve(reading_client(), name, CHAMPION)
+        with mlflow_errors("run it again"):
+            entry = resolve(reading_client(), name, CHAMPION)
     except UserError:
         return None
     return entry.title, Measured(entry.figures, entry.held_out)

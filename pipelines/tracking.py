@@ -108,6 +108,11 @@ def new_run(name: str, params: Mapping[str, Any], tags: Mapping[str, str] | None
     return {"key": key, "stage": name, "started": now, "params": flat(params), "tags": named | dict(tags or {})}
 
 
+def ended(run: Mapping[str, Any], status: str) -> dict[str, Any]:
+    """What a ``run.json`` says of a run that ends now; not before it began, though the clock may have been put back."""
+    return {**run, "status": status, "ended": max(int(time.time() * 1000), run["started"])}
+
+
 def with_parent(run: dict[str, Any]) -> dict[str, Any]:
     """A run that belongs to the parent that the environment names, unless it belongs to another already.
 
@@ -146,6 +151,6 @@ def track(stage: str, folder: Path, params: Mapping[str, Any], tags: Mapping[str
         yield run["key"]
         status = "FINISHED"
     finally:
-        atomic_write_json(path, run | {"status": status, "ended": int(time.time() * 1000)})
+        atomic_write_json(path, ended(run, status))
         tracker.stop(LAST_CHANCE)
         tracker.leave()

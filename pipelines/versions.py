@@ -65,10 +65,15 @@ class Entry:
 
 
 def registry_client() -> "MlflowClient":
-    """A client whose registry is where its runs are, whatever MLflow was told before in this process."""
+    """A client whose registry is where its runs are, whatever MLflow was told before in this process.
+
+    Raises:
+        UserError: if MLflow cannot work with the address.
+    """
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
-    client = connect()
-    return type(client)(tracking_uri(), registry_uri=tracking_uri())
+    with mlflow_errors("run this again"):
+        client = connect()
+        return type(client)(tracking_uri(), registry_uri=tracking_uri())
 
 
 def reading_client() -> "MlflowClient":

@@ -175,7 +175,7 @@ def swallowed(server: FaultyServer, wire: socket.socket, request: bytes) -> None
 
 def slow(server: FaultyServer, wire: socket.socket, request: bytes) -> None:
     """The right answer, a while later."""
-    server.closing.wait(0.15)
+    server.closing.wait(0.05)
     wire.sendall(server.forward(request))
 
 

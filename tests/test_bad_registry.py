@@ -1,4 +1,4 @@
-"""Stage register against a registry that answers wrongly, and two that register at once."""
+"""Stage register against a registry that answers wrongly."""
 
 import random
 import socket

@@ -225,6 +225,25 @@ def test_what_its_own_process_does_not_send_is_waiting() -> None:
     assert not waiting(run.state_root()), "nothing can be sent of a record that cannot be read"
 
 
+def test_a_clock_that_is_put_back_moves_no_point_and_no_end_before_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [time.time()]
+    folder = run.state_dir("d-codec")
+    monkeypatch.setattr("time.time", lambda: now[0])
+    with track("d-codec", folder, {}) as key:
+        for steps in (range(1, 11), range(11, 21), range(21, 31)):
+            write(folder, steps)
+            client, deadline = sender.connect(), time.monotonic() + 30
+            while sender.find_run(client, key) is None or points(client, key) != expected(range(1, steps[-1] + 1)):
+                assert time.monotonic() < deadline
+                time.sleep(0.05)
+            now[0] -= 86_400
+    found = client.get_run(sender.find_run(client, key))
+    assert found.info.status == "FINISHED" and found.info.end_time == found.info.start_time
+    assert points(client, key) == expected(range(1, 31)) and found.data.metrics["loss"] == 1 / 30, "the last step's"
+    set_aside(folder)
+    assert not unsent_root().exists()
+
+
 def test_where_an_experiments_copy_sends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("MLFLOW_TRACKING_URI")
     assert sender.tracking_uri() == f"sqlite:///{tmp_path}/mlruns/mlflow.db"
@@ -234,6 +253,8 @@ def test_where_an_experiments_copy_sends(tmp_path: Path, monkeypatch: pytest.Mon
     assert sender.tracking_uri() == f"sqlite:///{tmp_path}/mlruns/mlflow.db"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "postgresql://me:secret@host/db")
     assert sender.shown_uri() == "postgresql://host/db"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/a@b/mlflow.db")
+    assert sender.shown_uri() == f"sqlite:///{tmp_path}/a@b/mlflow.db"
 
 
 class Line:

@@ -36,6 +36,8 @@ def load_recordings(folder: str | Path, split: str, speakers: Container[str] | N
                 mel = torch.from_numpy(sample["npy"])
                 if mel.ndim != 2 or not mel.is_floating_point():
                     raise ValueError(f"no log-mel: {list(mel.shape)}")
+                if not bool(mel.isfinite().all()):  # each step that meets it would be skipped, without a word why
+                    raise ValueError("the log-mel holds NaN or infinity")
                 recordings.append(Recording(mel, about["text"], about["speaker"], about["key"], about.get("kind", "")))
     return recordings
 

@@ -6,13 +6,11 @@ training that goes on from its saved state ends, on a CPU, with the very same bi
 runs out of memory can begin again, in smaller parts.
 """
 
-import contextlib
 import math
 import os
 import shutil
 import sys
 import time
-from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +20,9 @@ from torch import Tensor, nn
 from muomni.device import Device
 from muomni.errors import UserError
 from muomni.train import parallel, state
+from muomni.train.bad_steps import Undo, check_evaluated, check_finite, check_learned
 from muomni.train.feed import Feed
+from muomni.train.looking import looking
 from muomni.train.memory import free, is_out_of_memory, memory_mb, no_memory_is_an_error
 from muomni.train.optim import make_optimisers, rate, set_rate
 from muomni.train.parts import Parts
@@ -31,22 +31,6 @@ from muomni.train.task import Task, TrainConfig
 from muomni.train.weights import keep_weights
 
 REPORT_EVERY = 10  # steps whose means make one line of the metrics file
-
-
-@contextlib.contextmanager
-def looking(modules: Mapping[str, nn.Module], device: Device) -> Iterator[None]:
-    """Eval mode, no gradients, autocast, and a random state of its own that is the same each time."""
-    with (
-        torch.random.fork_rng([device.device] if device.device.type == "cuda" else []),
-        torch.no_grad(),
-        device.autocast(),
-    ):
-        torch.manual_seed(0)
-        for module in modules.values():
-            module.eval()
-        yield
-    for module in modules.values():
-        module.train()
 
 
 class Training:
@@ -97,6 +81,7 @@ class Training:
             state.restore_modules(task.modules, tensors)
             state.restore_optimisers(self.optimisers, tensors)
             self.best = {"model" + key[4:]: value for key, value in tensors.items() if key.startswith("best/")}
+        self.undo = Undo(task.modules)
         self.parts = Parts(name, task, cfg, seed, device, self.facts, self.parameters)
         self.saved = self.start = int(self.facts["step"])
         self.before = float(self.facts["seconds"])
@@ -119,6 +104,8 @@ class Training:
                 done = step + 1
                 last = done == cfg.steps
                 progress.update(done, {"loss": loss})
+                if done % cfg.eval_every == 0 or done % cfg.save_every == 0 or last:
+                    check_finite(f"{self.name}: step {done}", self.task.modules, self.optimisers, self.last_good())
                 line = self.report(done, feed) if done % REPORT_EVERY == 0 or last else {}
                 if self.rank == 0 and (done % cfg.eval_every == 0 or last):
                     line |= self.look(done, samples)
@@ -136,6 +123,9 @@ class Training:
         leaked = any(p.grad is not None for module in self.task.frozen.values() for p in module.parameters())
         if leaked or state.digest(self.task.frozen) != self.frozen_digest:
             raise RuntimeError(f"{self.name}: a frozen part was trained or changed")
+        check_learned(self.name, cfg.steps, self.facts["skipped"])
+        if self.rank == 0:
+            check_evaluated(self.name, self.task.best_by, self.facts["best"])
         if self.best:
             state.restore_modules(self.task.modules, self.best)
         counts = {
@@ -165,6 +155,7 @@ class Training:
             UserError: if memory runs out and nothing can be done about it.
         """
         self.zero_grad()
+        self.undo.keep()
         losses, self.values, batches = list[Tensor](), [], list[Any]()
         while len(losses) < self.cfg.accumulate:
             place = len(losses)
@@ -181,6 +172,7 @@ class Training:
                 continue
             # Not within `except`, which keeps the attempt's tensors alive. It may have added a part of its gradient.
             self.zero_grad()
+            self.undo.put_back()
             free(self.task.modules, self.device.device)
             progress.note(f"step {step + 1}: out of memory; {self.parts.shrink(step, batches[place])}")
             losses, self.values = [], []
@@ -196,7 +188,7 @@ class Training:
             optimiser.zero_grad(set_to_none=True)
 
     def update(self, done: int, loss: float, norm: float, progress: Progress) -> None:
-        """Change the weights, unless the loss or the gradient is NaN or infinite.
+        """Change the weights; if the loss or the gradient is NaN or infinite, leave everything as it was before.
 
         Raises:
             UserError: if that happens too often in a row.
@@ -212,16 +204,20 @@ class Training:
             for values in self.values:
                 self.window.add({key: float(value) for key, value in values.items()})
             return
+        self.undo.put_back()
         self.facts["bad"] += 1
         self.facts["skipped"] += 1
         progress.note(f"step {done}: loss {loss:g}, gradient norm {norm:g}: step skipped")
         if self.facts["bad"] > self.cfg.max_bad_steps:
-            good = f"the last good state, step {self.saved}, is in" if self.saved else "no state was saved in"
             raise UserError(
                 f"{self.name}: step {done}: loss or gradient is NaN or infinite, "
-                f"{self.facts['bad']} times in a row; {good} {self.folder}; "
-                "lower lr or muon_lr, or check the data"
+                f"{self.facts['bad']} times in a row; {self.last_good()}; lower lr or muon_lr, or check the data"
             )
+
+    def last_good(self) -> str:
+        """Where the last state is that can be gone on from."""
+        good = f"the last good state, step {self.saved}, is in" if self.saved else "no state was saved in"
+        return f"{good} {self.folder}"
 
     def report(self, done: int, feed: Feed) -> dict[str, float]:
         """Means since the last report, rates and shares."""
@@ -262,11 +258,11 @@ class Training:
         return valid
 
     def save(self, done: int) -> None:
-        """Save the state, but not within a row of bad steps, whose running averages may be spoilt."""
+        """Save the state, but not within a row of bad steps: what was good before them may not have been."""
+        self.facts["seconds"] = self.before + time.perf_counter() - self.began
+        self.facts["peak_memory_mb"] = max(self.facts["peak_memory_mb"], memory_mb(self.device.device)[1])
         if self.facts["bad"] == 0:
             self.facts |= {"step": done, "sums": self.window.sums}
-            self.facts["seconds"] = self.before + time.perf_counter() - self.began
-            self.facts["peak_memory_mb"] = max(self.facts["peak_memory_mb"], memory_mb(self.device.device)[1])
             state.save_state(self.folder, self.task.modules, self.optimisers, self.best, self.facts)
             self.saved = done
 
