@@ -37,15 +37,20 @@ def add_track(commands: "Commands") -> None:
 def up(args: argparse.Namespace) -> int:
     """Start the workplace."""
     from pipelines import workplace
+    from pipelines.access import Access
 
     def say(text: str) -> None:
         print(text, flush=True)
 
+    access = Access.of(args.host, args.name)
+    # In the background another process says the rest, into a file, where the token must not be.
+    if (access.drawn or not args.detach) and (told := access.tell(sys.stdout.isatty())):
+        say(told)
     if args.detach:
         words = ["--host", args.host, "--port", str(args.port), "--mlflow-port", str(args.mlflow_port)]
-        workplace.up_in_background(words, say)
+        workplace.up_in_background([*words, *(word for name in args.name for word in ("--name", name))], say)
     else:
-        workplace.up(args.host, args.port, args.mlflow_port, say)
+        workplace.up(access, args.port, args.mlflow_port, say)
     return 0
 
 
@@ -64,7 +69,14 @@ def add_up(commands: "Commands") -> None:
         "up", help="start the Prefect server, its worker and the MLflow UI; Ctrl-C or `muomni down` ends them"
     )
     starts.add_argument("--detach", action="store_true", help="in the background")
-    starts.add_argument("--host", default="127.0.0.1", help="where to listen (default: %(default)s, this machine only)")
+    starts.add_argument(
+        "--host",
+        default="127.0.0.1",
+        help="where to listen (default: %(default)s, this machine only); elsewhere a token is asked for",
+    )
+    starts.add_argument(
+        "--name", action="append", default=[], metavar="NAME", help="a further name that leads here, as a proxy's"
+    )
     for name, port, what in (("--port", 4200, "Prefect"), ("--mlflow-port", 5000, "MLflow")):
         starts.add_argument(name, type=int, default=port, metavar="PORT", help=f"of {what} (default: {port})")
     starts.set_defaults(handler=up)

@@ -39,6 +39,7 @@ def settings(api: str | None) -> dict[str, str]:
         "PREFECT_PROFILES_PATH": str(home / "profiles.toml"),
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "PREFECT_UI_STATIC_DIRECTORY": str(root() / "pages"),
+        "PREFECT_UI_API_URL": "/api",  # beside its pages, under whatever name a browser came by
         "PREFECT_SERVER_UI_V2_ENABLED": "false",
         "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
         # One run at a time is the rule here, so one that waits is not late.

@@ -7,7 +7,7 @@ import socket
 import subprocess
 import sys
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from muomni.errors import UserError
@@ -49,12 +49,14 @@ class Program:
 
     Attributes:
         name: also of its log file.
-        command: what to run.
+        command: what to run; nothing secret, for everybody on the machine can read it.
+        own: what only its environment has.
         process: while it runs.
     """
 
     name: str
     command: list[str]
+    own: dict[str, str] = field(default_factory=dict, repr=False)
     process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -67,7 +69,7 @@ class Program:
         with self.log.open("ab") as log:
             command = [sys.executable, "-m", "pipelines.attached", str(os.getpid()), *self.command]
             self.process = subprocess.Popen(
-                command, env=env, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+                command, env=env | self.own, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
             )
 
     def ended(self) -> bool:

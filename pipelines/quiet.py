@@ -5,11 +5,17 @@ to anybody either. Settings that are there already stay.
 """
 
 import os
+from contextlib import suppress
 
+from muomni.errors import UserError
+from pipelines.access import Access
 from pipelines.place import info, settings
 
 place = info()
 for name, value in settings(f"{place['prefect']}/api" if place else None).items():
     os.environ.setdefault(name, value)
 if place:
+    with suppress(UserError):  # without the token Prefect's server refuses, and says so
+        for name, value in Access.known(place.get("guarded", False)).clients().items():
+            os.environ.setdefault(name, value)
     os.environ.setdefault("MUOMNI_MLFLOW_UI", place["mlflow"])

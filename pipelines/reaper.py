@@ -46,30 +46,30 @@ def dead(path: Path) -> bool:
     return False
 
 
-def set_state(api: str, flow_run: str, kind: str, name: str, message: str) -> None:
+def set_state(api: httpx.Client, flow_run: str, kind: str, name: str, message: str) -> None:
     """Put a run into a state, whatever it was in; raises `httpx.HTTPError` if that fails."""
     state = {"type": kind, "name": name, "message": message}
-    answer = httpx.post(f"{api}/flow_runs/{flow_run}/set_state", json={"state": state, "force": True}, timeout=10)
+    answer = api.post(f"flow_runs/{flow_run}/set_state", json={"state": state, "force": True})
     answer.raise_for_status()
 
 
-def open_runs(api: str, pool: str) -> list[dict[str, Any]]:
+def open_runs(api: httpx.Client, pool: str) -> list[dict[str, Any]]:
     """The pool's runs that Prefect believes to be going on."""
     wanted = {
         "flow_runs": {"state": {"type": {"any_": ["RUNNING", "PENDING", "CANCELLING"]}}},
         "work_pools": {"name": {"any_": [pool]}},
     }
-    answer = httpx.post(f"{api}/flow_runs/filter", json=wanted, timeout=10)
+    answer = api.post("flow_runs/filter", json=wanted)
     answer.raise_for_status()
     found: list[dict[str, Any]] = answer.json()
     return found
 
 
-def reap(api: str, pool: str, state: Path, starting: bool = False) -> list[str]:
+def reap(api: httpx.Client, pool: str, state: Path, starting: bool = False) -> list[str]:
     """Give every dead run its end.
 
     Args:
-        api: address of the Prefect API.
+        api: asks the Prefect API.
         pool: whose runs.
         state: the state folder.
         starting: no worker runs yet, so a run that was handed to one goes back into the queue.

@@ -1,8 +1,8 @@
 """``muomni up``: the Prefect server, its pool of one worker, the deployments and the MLflow UI, as one thing.
 
-All of it lives under the state folder (``.muomni/workplace``), is bound to loopback unless told otherwise, and calls
-nobody. The process that started the others watches them: a worker that died is started again, and runs whose process
-is gone are told so to Prefect, which would show them as running for ever.
+All of it lives under the state folder (``.muomni/workplace``), is bound to loopback unless told otherwise (and asks for
+a token then, `pipelines.access`), and calls nobody. The process that started the others watches them: a worker that
+died is started again, and runs whose process is gone are told so to Prefect, which would show them as running for ever.
 """
 
 import os
@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 import httpx
@@ -21,13 +22,14 @@ import psutil
 from muomni.data.files import atomic_write_json
 from muomni.errors import UserError
 from pipelines import copies, locks, reaper
+from pipelines.access import Access
+from pipelines.addresses import without_userinfo
 from pipelines.place import POOL, info, root, settings
 from pipelines.programs import STOP, Program, free, silence
 from pipelines.reaper import reap
 from pipelines.run import state_root
 from pipelines.sync import waiting
 
-LOOPBACK = "127.0.0.1"
 WAIT = 120.0  # seconds until everything must answer
 WATCH = 3.0  # seconds between looks at what runs
 RETRY, LONGEST = 15.0, 600.0  # seconds until MLflow is tried again, at first and at most
@@ -38,7 +40,7 @@ class Workplace:
     """What `up` starts.
 
     Attributes:
-        host: where it listens.
+        access: where it listens, and who may talk to it.
         port: of the Prefect server.
         mlflow_port: of the MLflow UI.
         programs: what runs.
@@ -48,7 +50,7 @@ class Workplace:
         rest: seconds between tries; more after each that failed.
     """
 
-    host: str = LOOPBACK
+    access: Access
     port: int = 4200
     mlflow_port: int = 5000
     programs: list[Program] = field(default_factory=list)
@@ -58,25 +60,26 @@ class Workplace:
     rest: float = 0.0
 
     @property
-    def near(self) -> str:
-        """The host as programs on this machine reach it."""
-        return LOOPBACK if self.host in ("0.0.0.0", "::") else self.host  # nosec B104: compared, not bound
-
-    @property
     def prefect(self) -> str:
         """Address of Prefect's pages."""
-        return f"http://{self.near}:{self.port}"
+        return f"http://{self.access.near}:{self.port}"
+
+    @cached_property
+    def api(self) -> httpx.Client:
+        """What asks Prefect."""
+        return httpx.Client(base_url=f"{self.prefect}/api", auth=self.access.pair, timeout=10)
 
     @property
     def mlflow(self) -> str:
         """Address of MLflow's pages; a server that ``MLFLOW_TRACKING_URI`` names has its own."""
         remote = os.environ.get("MLFLOW_TRACKING_URI", "")
-        return remote if remote.startswith("http") else f"http://{self.near}:{self.mlflow_port}"
+        own = f"http://{self.access.near}:{self.mlflow_port}"
+        return without_userinfo(remote) if remote.startswith("http") else own
 
     def env(self) -> dict[str, str]:
         """The environment of all its programs."""
         own = {"MUOMNI_STATE": str(state_root()), "MUOMNI_MLFLOW_UI": self.mlflow, "PYTHONUNBUFFERED": "1"}
-        return os.environ | settings(f"{self.prefect}/api") | own
+        return os.environ | settings(f"{self.prefect}/api") | self.access.clients() | own
 
     def start(self) -> None:
         """Start everything and wait until it answers.
@@ -86,19 +89,21 @@ class Workplace:
         """
         store = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{Path('mlruns/mlflow.db').absolute()}"
         remote = store.startswith("http")
-        free(self.host, self.port, "the Prefect server", "--port")
+        free(self.access.host, self.port, "the Prefect server", "--port")
         if not remote:
-            free(self.host, self.mlflow_port, "the MLflow UI", "--mlflow-port")
+            free(self.access.host, self.mlflow_port, "the MLflow UI", "--mlflow-port")
         python = [sys.executable, "-m"]
-        server = Program("prefect", [*python, "pipelines.prefect_server", "start", *self.at(self.port)])
+        serve = [*python, "pipelines.prefect_server", "start", *self.at(self.port)]
+        server = Program("prefect", serve, self.access.prefect())
         self.run(server)
         if not remote:
             artifacts = Path("mlruns/artifacts").absolute()
             artifacts.parent.mkdir(exist_ok=True)
-            places = ["--backend-store-uri", store, "--default-artifact-root", artifacts.as_uri()]
-            tracker = Program(
-                "mlflow", [*python, "mlflow", "server", *places, *self.at(self.mlflow_port), "--workers", "1"]
-            )
+            # The address of somebody's database may hold a password.
+            own = {"MLFLOW_BACKEND_STORE_URI": store, "MLFLOW_DEFAULT_ARTIFACT_ROOT": artifacts.as_uri()}
+            serve = [*python, "mlflow", "server", *self.at(self.mlflow_port), "--workers", "1"]
+            guard = [] if self.access.token is None else ["--app-name", "basic-auth"]
+            tracker = Program("mlflow", [*serve, *guard], own | self.access.mlflow(self.mlflow_port))
             self.run(tracker)
         self.wait(server, f"{self.prefect}/api/health")
         silence(root() / "pages")
@@ -108,7 +113,7 @@ class Workplace:
         if deploy.process.wait(WAIT):
             raise UserError(f"the deployments cannot be made: {deploy.last_words()} (see {deploy.log})")
         self.programs.remove(deploy)
-        reap(f"{self.prefect}/api", POOL, state_root(), starting=True)
+        reap(self.api, POOL, state_root(), starting=True)
         self.tidy()
         worker = ["worker", "start", "--pool", POOL, "--name", "gpu-worker", "--type", "process"]
         self.run(Program("worker", [*python, "prefect", *worker]))
@@ -117,7 +122,7 @@ class Workplace:
 
     def at(self, port: int) -> list[str]:
         """The options that say where to listen."""
-        return ["--host", self.host, "--port", str(port)]
+        return ["--host", self.access.host, "--port", str(port)]
 
     def run(self, program: Program) -> None:
         """Start a program, with a new log."""
@@ -152,7 +157,7 @@ class Workplace:
                     print(f"{program.name}: ended ({program.last_words()[:200]}); started again", file=sys.stderr)
                     program.start(self.env())
             with suppress(httpx.HTTPError):
-                reap(f"{self.prefect}/api", POOL, state_root())
+                reap(self.api, POOL, state_root())
                 self.tidy()
 
     def tidy(self) -> None:
@@ -184,7 +189,7 @@ class Workplace:
             program.stop()
             if program.name == "worker":
                 with suppress(httpx.HTTPError):
-                    reap(f"{self.prefect}/api", POOL, state_root())
+                    reap(self.api, POOL, state_root())
                     self.tidy()
 
     def end_run(self, worker: int) -> None:
@@ -198,13 +203,13 @@ class Workplace:
                     process.wait(STOP)
 
 
-def up(host: str, port: int, mlflow_port: int, say: Callable[[str], None]) -> None:
+def up(access: Access, port: int, mlflow_port: int, say: Callable[[str], None]) -> None:
     """Start the workplace and stay until Ctrl-C or SIGTERM.
 
     Raises:
         UserError: if one runs already, or something does not start.
     """
-    place = Workplace(host, port, mlflow_port)
+    place = Workplace(access, port, mlflow_port)
 
     def stop(number: int, frame: object) -> None:
         place.stopping = True
@@ -217,11 +222,10 @@ def up(host: str, port: int, mlflow_port: int, say: Callable[[str], None]) -> No
                 place.start()
                 if not place.stopping:
                     found = {"pid": os.getpid(), "prefect": place.prefect, "mlflow": place.mlflow}
+                    found["guarded"] = access.token is not None
                     atomic_write_json(root() / "workplace.json", found)
                     say(f"Prefect: {place.prefect}   runs, their queue, the run form (Deployments)")
                     say(f"MLflow:  {place.mlflow}   metrics, the model registry")
-                    if host not in (LOOPBACK, "localhost", "::1"):
-                        say(f"warning: {host} can be reached from other machines, and there is no password")
                     place.watch()
             finally:
                 say("stopping")

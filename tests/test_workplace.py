@@ -30,6 +30,23 @@ def test_a_second_workplace_and_a_taken_port_are_refused(place: Place, tmp_path:
     assert taken.returncode == 2 and f"{place.port}: no place for the Prefect server" in taken.stderr
 
 
+def test_pages_of_others_may_ask_nothing(place: Place) -> None:
+    """On loopback nobody is asked for a token, but a page that a person has open is no person."""
+    mlflow = f"http://127.0.0.1:{place.mlflow_port}"
+    create = f"{mlflow}/api/2.0/mlflow/experiments/create"
+    # 10.evil.example is a name that MLflow's own list takes for one of the network 10.
+    for host in ("evil.example", f"10.evil.example:{place.mlflow_port}"):
+        for page in (f"{place.api}/admin/version", f"{mlflow}/"):
+            assert httpx.get(page, headers={"Host": host}).status_code == 403, (page, host)
+    evil = {"Origin": "http://evil.example"}
+    assert httpx.post(f"{place.api}/flow_runs/filter", json={}, headers=evil).status_code == 403
+    assert httpx.post(create, json={"name": "theirs"}, headers=evil).status_code == 403
+    for name in ("localhost", "127.0.0.1"):
+        tunnel = {"Host": f"{name}:9999", "Origin": f"http://{name}:9999"}
+        assert httpx.post(f"{place.api}/flow_runs/filter", json={}, headers=tunnel).status_code == 200
+        assert httpx.post(create, json={"name": name}, headers=tunnel).status_code == 200
+
+
 def test_the_form_offers_choices_and_refuses_wrong_values_before_anything_starts(place: Place) -> None:
     form = place.get("deployments/name/train/train")["parameter_openapi_schema"]
     assert form["properties"]["profile"]["enum"] == ["params.yaml", "smoke"]

@@ -30,11 +30,12 @@ def free_port() -> int:
 class Place:
     """A workplace that is up, and its project."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder, self.env = folder, environment(folder)
+    def __init__(self, folder: Path, *options: str) -> None:
+        self.folder, self.env, self.options = folder, environment(folder), options
         self.port, self.mlflow_port = free_port(), free_port()
         self.asked_again = 0  # requests that the server wanted to have once more
         self.api = f"http://127.0.0.1:{self.port}/api"
+        self.http = httpx.Client(base_url=self.api, timeout=60)
 
     def muomni(self, *words: str) -> subprocess.CompletedProcess[str]:
         """Run the command."""
@@ -43,16 +44,18 @@ class Place:
             command, cwd=self.folder, env=self.env, capture_output=True, text=True, timeout=240, check=False
         )
 
-    def up(self) -> None:
-        """Start it in the background."""
-        done = self.muomni("up", "--detach", "--port", str(self.port), "--mlflow-port", str(self.mlflow_port))
+    def up(self) -> str:
+        """Start it in the background, and return what that said."""
+        ports = ("--port", str(self.port), "--mlflow-port", str(self.mlflow_port))
+        done = self.muomni("up", "--detach", *ports, *self.options)
         logs = {p.name: p.read_text()[-1500:] for p in (self.folder / ".muomni/workplace").glob("*.log")}
         assert done.returncode == 0, (done.stdout, done.stderr, logs)
         assert f"http://127.0.0.1:{self.port}" in done.stdout and f"http://127.0.0.1:{self.mlflow_port}" in done.stdout
+        return done.stdout
 
     def get(self, path: str) -> Any:
         """What the API has there."""
-        answer = httpx.get(f"{self.api}/{path}", timeout=20)
+        answer = self.http.get(path)
         answer.raise_for_status()
         return answer.json()
 
@@ -61,7 +64,7 @@ class Place:
         deployment = self.get(f"deployments/name/{flow}/{flow}")
         body = {"parameters": parameters, "state": {"type": "SCHEDULED"}}
         while True:
-            answer = httpx.post(f"{self.api}/deployments/{deployment['id']}/create_flow_run", json=body, timeout=60)
+            answer = self.http.post(f"deployments/{deployment['id']}/create_flow_run", json=body)
             if answer.status_code != 503:
                 return answer
             # The server asks to be asked again: two of its own writers met. Prefect's clients do the same.
@@ -87,12 +90,12 @@ class Place:
     def logs(self, flow_run: str) -> str:
         """What a run said."""
         wanted = {"logs": {"flow_run_id": {"any_": [flow_run]}}, "sort": "TIMESTAMP_ASC", "limit": 200}
-        return "\n".join(line["message"] for line in httpx.post(f"{self.api}/logs/filter", json=wanted).json())
+        return "\n".join(line["message"] for line in self.http.post("logs/filter", json=wanted).json())
 
     def tasks(self, flow_run: str) -> list[Any]:
         """The tasks of a run, one a stage, in their order."""
         wanted = {"flow_runs": {"id": {"any_": [flow_run]}}, "sort": "EXPECTED_START_TIME_ASC"}
-        found: list[Any] = httpx.post(f"{self.api}/task_runs/filter", json=wanted, timeout=20).json()
+        found: list[Any] = self.http.post("task_runs/filter", json=wanted).json()
         return found
 
     def reason(self, flow_run: str) -> str:
@@ -102,7 +105,7 @@ class Place:
     def artifacts(self, flow_run: str) -> dict[str, Any]:
         """The data of a run's artifacts by key."""
         wanted = {"artifacts": {"flow_run_id": {"any_": [flow_run]}}}
-        return {a["key"]: a["data"] for a in httpx.post(f"{self.api}/artifacts/filter", json=wanted).json()}
+        return {a["key"]: a["data"] for a in self.http.post("artifacts/filter", json=wanted).json()}
 
     def processes(self) -> list[psutil.Process]:
         """What works for a run: the flow, dvc, the stages."""
@@ -166,9 +169,9 @@ class Place:
 
 
 @contextmanager
-def opened(folder: Path) -> Iterator[Place]:
+def opened(folder: Path, *options: str) -> Iterator[Place]:
     """The workplace of a project, up for the time of a block."""
-    place = Place(folder)
+    place = Place(folder, *options)
     place.up()
     try:
         yield place
