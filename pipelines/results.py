@@ -157,7 +157,7 @@ def of_champion(name: str) -> tuple[str, Measured] | None:
     """What the champion is called, and its figures; None without one, or while MLflow is away."""
     try:
         entry = resolve(reading_client(), name, CHAMPION)
-    except UserError:
+    except Exception:  # MLflow's own, too: what a run is compared with is worth no failure
         return None
     return entry.title, Measured(entry.figures, entry.held_out)
 
