@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote
 
 from muomni.data.files import atomic_write_json
 from muomni.train.report import read_metrics
@@ -51,8 +52,19 @@ def repository() -> Path:
 
 
 def tracking_uri() -> str:
-    """``MLFLOW_TRACKING_URI``, or the sqlite file under the checkout's ``mlruns``."""
-    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{repository()}/mlruns/mlflow.db"
+    """``MLFLOW_TRACKING_URI``, or the sqlite file under the checkout's ``mlruns``.
+
+    A server's user and password go where MLflow's client takes them from, too: its errors tell the address.
+    """
+    found = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{repository()}/mlruns/mlflow.db"
+    if not found.startswith("http") or (bare := without_userinfo(found)) == found:
+        return found
+    user, _, password = (
+        found.partition("://")[2].removesuffix(bare.partition("://")[2]).removesuffix("@").partition(":")
+    )
+    named = {"MLFLOW_TRACKING_USERNAME": unquote(user), "MLFLOW_TRACKING_PASSWORD": unquote(password)}
+    os.environ.update(named | {"MLFLOW_TRACKING_URI": bare})
+    return bare
 
 
 def shown_uri() -> str:

@@ -1,9 +1,11 @@
 """Secrets that are planted around real runs turn up in nothing that the runs write."""
 
+import os
 import sqlite3
 import subprocess
 import sys
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 from fake_project import EVALUATE, ROOT, commit_all, environment, make_project, run
@@ -14,6 +16,7 @@ from muomni.errors import UserError
 from muomni.tokenizer import Tokenizer
 from pipelines.form import ParamChanges, applied
 from pipelines.redact import redacted
+from pipelines.sender import tracking_uri
 
 # What is planted where; each is found by its own name if it leaks.
 TRACKER = "planted-tracker-0f3a"
@@ -91,6 +94,15 @@ def test_a_run_that_fails_and_one_that_ends_well_tell_nothing(project: Path) -> 
     assert leaks(project, said + well.stdout + well.stderr) == []
     kept = contents(project)[".muomni/workplace/prefect/prefect.db (dump)"].decode().replace("''", "'")
     assert "X-Amz-Signature=***&part=1" in kept and "'MY_SECRET_KEY': '***'" in kept, "they said it"
+
+
+@pytest.mark.parametrize("word", ["plain", "with:colons", "a/slash", "an@at", "per%cent"])
+def test_mlflow_never_has_an_address_with_a_password(word: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD"):
+        monkeypatch.setenv(name, "")  # put back afterwards
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"https://some%40body:{quote(word, safe='')}@host.example:5000/mlflow")
+    assert tracking_uri() == tracking_uri() == os.environ["MLFLOW_TRACKING_URI"] == "https://host.example:5000/mlflow"
+    assert os.environ["MLFLOW_TRACKING_USERNAME"] == "some@body" and os.environ["MLFLOW_TRACKING_PASSWORD"] == word
 
 
 def test_a_registered_model_tells_nothing(
