@@ -16,11 +16,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import unquote
 
 from muomni.data.files import atomic_write_json
 from muomni.train.report import read_metrics
-from pipelines.addresses import without_userinfo
+from pipelines.addresses import userinfo, without_userinfo
 from pipelines.answers import NotMLflow, arrived, bound_answers, points_arrived, send_files, the_run
 from pipelines.logged_checkpoints import log_checkpoint
 from pipelines.run import common_root
@@ -57,14 +56,11 @@ def tracking_uri() -> str:
     A server's user and password go where MLflow's client takes them from, too: its errors tell the address.
     """
     found = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{repository()}/mlruns/mlflow.db"
-    if not found.startswith("http") or (bare := without_userinfo(found)) == found:
-        return found
-    user, _, password = (
-        found.partition("://")[2].removesuffix(bare.partition("://")[2]).removesuffix("@").partition(":")
-    )
-    named = {"MLFLOW_TRACKING_USERNAME": unquote(user), "MLFLOW_TRACKING_PASSWORD": unquote(password)}
-    os.environ.update(named | {"MLFLOW_TRACKING_URI": bare})
-    return bare
+    if found.startswith("http") and (shown := without_userinfo(found)) != found:
+        user, password = userinfo(found)
+        os.environ |= {"MLFLOW_TRACKING_USERNAME": user, "MLFLOW_TRACKING_PASSWORD": password}
+        os.environ["MLFLOW_TRACKING_URI"] = found = shown
+    return found
 
 
 def shown_uri() -> str:
