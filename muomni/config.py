@@ -5,12 +5,14 @@ sections it needs, so that a changed parameter reruns only what depends on it. `
 """
 
 import difflib
+import re
 import reprlib
 from pathlib import Path
 from typing import Any, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+from pydantic_core import PydanticCustomError
 
 from muomni.errors import UserError
 
@@ -44,13 +46,27 @@ SECTIONS = (
 )
 
 
+USERINFO = re.compile(r"://[^\s/?#]*@")  # a user, perhaps with a password, in an address (RFC 3986)
+
+
 class Section(BaseModel):
     """A group of parameters: unknown keys and values out of bounds are errors, and nothing changes after reading.
 
-    No number is NaN or infinite: JSON, which a checkpoint's configuration is kept in, has neither.
+    No number is NaN or infinite: JSON, which a checkpoint's configuration is kept in, has neither. No text is an
+    address with a user in it: parameters go into git, cards, MLflow and Prefect, for everybody to read.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def public(cls, values: Any) -> Any:
+        """Refuse passwords."""
+        for key, value in values.items() if isinstance(values, dict) else ():
+            texts = value if isinstance(value, list | tuple) else (value,)
+            if any(isinstance(text, str) and USERINFO.search(text) for text in texts):
+                raise PydanticCustomError(SECRET, "{key} has a user or a password in an address", {"key": str(key)})
+        return values
 
 
 S = TypeVar("S", bound=Section)
@@ -62,6 +78,7 @@ def near(word: str, choices: list[str]) -> str:
     return f" (did you mean '{found[0]}'?)" if found else ""
 
 
+SECRET = "secret"  # nosec B105: the kind of an error
 SHORT = reprlib.Repr()
 SHORT.maxstring = SHORT.maxother = SHORT.maxlong = 80
 SHORT.maxdict = SHORT.maxlist = SHORT.maxlevel = 4
@@ -142,6 +159,8 @@ def parse(cls: type[S], values: Any, where: str) -> S:
         name = f"{where}{'.' if ': ' in where else ': '}{key}" if key else where
         if first["type"] == "extra_forbidden":
             raise UserError(f"{name}: unknown key{near(last[:100], keys_at(cls, parents[1:]))}") from None
+        if first["type"] == SECRET:  # without the value
+            raise UserError(f"{name}: {first['msg']}; everybody can read parameters, so leave it out") from None
         if first["type"] == "missing":
             raise UserError(f"{name}: missing") from None
         raise UserError(f"{name}: {first['msg']}, got {short(first['input'])}") from None

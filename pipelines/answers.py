@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from muomni.errors import one_line
-from pipelines.addresses import without_userinfo
+from pipelines.redact import redacted
 
 if TYPE_CHECKING:
     from mlflow.entities import Metric, Run
@@ -31,7 +31,7 @@ class NotMLflow(ConnectionError):
 
 def reason(error: BaseException, most: int = 200) -> str:
     """An error as one short line: no passwords, no control characters, and of a chain of causes the first."""
-    line = one_line(without_userinfo(str(error)[:20_000]))
+    line = one_line(redacted(str(error)[:20_000]))
     if CAUSE in line:
         line = line.rpartition(CAUSE)[2].removesuffix(")")
     return line[:most] or type(error).__name__

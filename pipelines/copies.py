@@ -28,6 +28,7 @@ from dvc.config import Config
 from muomni.errors import UserError
 from pipelines import locks
 from pipelines.dvc_cache import cache_of, make_ready
+from pipelines.redact import redacted
 from pipelines.run import state_root
 from pipelines.sync import set_aside_all
 
@@ -45,7 +46,7 @@ def command(*words: str | Path, cwd: Path, env: Mapping[str, str] | None = None)
     )
     if done.returncode:
         said = (done.stderr.strip() or done.stdout.strip() or f"exit code {done.returncode}").splitlines()
-        raise UserError(f"{' '.join(str(word) for word in words[:3])}: {said[-1][:300]}")
+        raise UserError(redacted(f"{' '.join(str(word) for word in words[:3])}: {said[-1]}")[:400])
     return done.stdout
 
 

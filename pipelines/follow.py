@@ -17,6 +17,8 @@ from pathlib import Path
 
 import psutil
 
+from pipelines.redact import redacted
+
 # What dvc and `muomni.train.report.Progress` print; there is no other way to hear of it while dvc runs.
 BEGAN = re.compile(
     r"^(?:Running stage '(?P<run>[^']+)':|Stage '(?P<cached>[^']+)' is cached - |"
@@ -86,7 +88,7 @@ class Graph:
         assert self.process.stdout is not None
         for line in self.process.stdout:
             # A progress bar draws over itself: what it drew last counts.
-            yield read(line.rstrip("\n").rpartition("\r")[2])
+            yield read(redacted(line.rstrip("\n").rpartition("\r")[2]))
 
     def before(self) -> Iterator[str]:
         """Lines up to the first stage's turn."""

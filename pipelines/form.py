@@ -14,7 +14,7 @@ import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, create_model, model_serializer
 from pydantic.fields import FieldInfo
 
-from muomni.config import near, parse
+from muomni.config import USERINFO, near, parse
 from muomni.errors import UserError
 from muomni.evaluate.config import EvaluateConfig
 from muomni.params import Params, check
@@ -57,9 +57,15 @@ class Changes(BaseModel):
         return found
 
 
-def without_default(schema: dict[str, Any]) -> None:
-    """Leave a field's default out of its schema, so that the form shows it empty and sends nothing."""
+def for_page(schema: dict[str, Any]) -> None:
+    """Leave a field's default out of its schema, so that the form shows it empty and sends nothing.
+
+    Prefect keeps what it is sent, so that a password in a text must be refused by the schema, and not only by the run.
+    """
     schema.pop("default", None)
+    for text in (schema, schema.get("items", {})):
+        if text.get("type") == "string" and "enum" not in text:
+            text["pattern"] = f"^(?![\\s\\S]*{USERINFO.pattern})"
 
 
 def not_none(annotation: Any) -> Any:
@@ -78,7 +84,7 @@ def optional(name: str, info: FieldInfo) -> tuple[Any, Any]:
     elif info.metadata:
         kind = Annotated[(kind, *info.metadata)]
     # Titled by its own name: pydantic would make "Lr" of "lr".
-    return kind, Field(default=None, title=name, description=info.description, json_schema_extra=without_default)
+    return kind, Field(default=None, title=name, description=info.description, json_schema_extra=for_page)
 
 
 @cache

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from muomni.data.files import atomic_write_json
 from muomni.train.report import read_metrics
-from pipelines.addresses import without_userinfo
+from pipelines.addresses import userinfo, without_userinfo
 from pipelines.answers import NotMLflow, arrived, bound_answers, points_arrived, send_files, the_run
 from pipelines.logged_checkpoints import log_checkpoint
 from pipelines.run import common_root
@@ -51,8 +51,16 @@ def repository() -> Path:
 
 
 def tracking_uri() -> str:
-    """``MLFLOW_TRACKING_URI``, or the sqlite file under the checkout's ``mlruns``."""
-    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{repository()}/mlruns/mlflow.db"
+    """``MLFLOW_TRACKING_URI``, or the sqlite file under the checkout's ``mlruns``.
+
+    A server's user and password go where MLflow's client takes them from, too: its errors tell the address.
+    """
+    found = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{repository()}/mlruns/mlflow.db"
+    if found.startswith("http") and (shown := without_userinfo(found)) != found:
+        user, password = userinfo(found)
+        os.environ |= {"MLFLOW_TRACKING_USERNAME": user, "MLFLOW_TRACKING_PASSWORD": password}
+        os.environ["MLFLOW_TRACKING_URI"] = found = shown
+    return found
 
 
 def shown_uri() -> str:
