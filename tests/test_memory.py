@@ -13,6 +13,7 @@ from small_models import THINKER
 from test_loop import Counting, config, cpu, train
 from torch import Tensor
 
+from muomni.device import cpu_has_fast_bf16
 from muomni.errors import UserError
 from muomni.thinker import Thinker
 from muomni.train import state
@@ -69,7 +70,9 @@ class Twice(Narrow):
 def assert_same_weights(task: Counting, other: Counting) -> None:
     """Equal but for rounding."""
     for (name, a), b in zip(task.model.named_parameters(), other.model.parameters(), strict=True):
-        torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-4, msg=name)
+        # Muon multiplies in bf16 on CPUs that are fast in it, which rounds to 8 bits.
+        rounded = "blocks" in name and a.ndim == 2 and cpu_has_fast_bf16()
+        torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-3 if rounded else 1e-4, msg=name)
 
 
 Err = pytest.CaptureFixture[str]
