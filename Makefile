@@ -7,6 +7,7 @@ BIN := .venv/bin
 INSTALLED := .venv/.installed
 # Another interpreter: make PYTHON=/path/to/python3.12 repro
 PYTHON ?=
+JOBS ?= 2
 
 # dvc.yaml says plain `python`, so that no machine's path is in it: .venv comes first on PATH.
 OUTER_PATH := $(PATH)
@@ -40,8 +41,9 @@ cache: $(INSTALLED)  ## hash dvc's cache and the outputs again; what is damaged 
 times: $(INSTALLED)  ## print the time and memory of each stage's last run
 	@$(BIN)/python -m pipelines.times
 
-test: $(INSTALLED)  ## run the tests
-	@$(BIN)/python -m pytest
+# A file's tests stay together, since they share what is expensive to set up. Each process takes up to 2 GB.
+test: $(INSTALLED)  ## run the tests, in two processes (JOBS=1: in one)
+	@$(BIN)/python -m pytest $(if $(filter-out 1,$(JOBS)),-n $(JOBS) --dist loadfile)
 
 check: $(INSTALLED)  ## lint, format, types, the graph's dependencies against the real imports, and the packages
 	$(BIN)/ruff check .

@@ -17,6 +17,7 @@ import mlflow
 import pandas as pd  # type: ignore[import-untyped]
 import torch
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric
+from mlflow.exceptions import MlflowException
 from PIL import Image
 
 import muomni
@@ -168,13 +169,17 @@ def check_files(client: "MlflowClient", model_id: str, sources: Iterable[Path]) 
 def record(client: "MlflowClient", run_id: str, model_id: str, new: Candidate) -> None:
     """Put figures, and the data behind them and behind the weights, into a version's run."""
     digest, now = new.held_out[:16], int(time.time() * 1000)
-    client.log_inputs(
-        run_id,
-        [
-            dataset(HELD_OUT, digest, "evaluation", {"sha256": new.held_out}),
-            *(dataset(path, sha[:16], "training", {"path": path, "sha256": sha}) for path, sha in new.data.items()),
-        ],
-    )
+    inputs = [
+        dataset(HELD_OUT, digest, "evaluation", {"sha256": new.held_out}),
+        *(dataset(path, sha[:16], "training", {"path": path, "sha256": sha}) for path, sha in new.data.items()),
+    ]
+    try:
+        client.log_inputs(run_id, inputs)
+    except MlflowException as error:
+        if "IntegrityError" not in str(error):
+            raise
+        # Two noted the same new data at once, and MLflow looks for it before it adds it: it is there now.
+        client.log_inputs(run_id, inputs)
     metrics = [
         Metric(tracked_name(name), float(figure["value"]), now, 0, model_id, HELD_OUT, digest, run_id)
         for name, figure in new.figures.items()

@@ -1,5 +1,7 @@
 """What several test files share: a small tokenizer, a small model of random weights, and its checkpoint."""
 
+import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +14,27 @@ from workplace import STEPS, Place, opened
 from muomni.checkpoint import make_card, save_checkpoint
 from muomni.omni import Omni
 from muomni.tokenizer import Tokenizer
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The files that take minutes come first, so that of two processes none is left with one at the end."""
+    first = ("test_workplace.py", "test_browser.py", "test_fuzz.py", "test_read_only.py", "test_access.py")
+    items.sort(key=lambda item: item.path.name not in first)
+
+
+@pytest.fixture(autouse=True)
+def no_tracker_stays() -> Iterator[None]:
+    """Undo what registering leaves for the rest of a process, and for its children: where MLflow is."""
+    before = {name: text for name, text in os.environ.items() if name.startswith("MLFLOW_")}
+    yield
+    if "mlflow" in sys.modules:
+        import mlflow
+
+        mlflow.set_tracking_uri(None)
+        mlflow.set_registry_uri(None)
+    for name in [name for name in os.environ if name.startswith("MLFLOW_")]:
+        del os.environ[name]
+    os.environ.update(before)
 
 
 @pytest.fixture(scope="session")

@@ -29,9 +29,13 @@ os.execv(sys.executable, [sys.executable, *sys.argv[3:]])
 """
 
 
+# The last one PyTorch itself sets once it has looked.
+NAMES = ("TMPDIR", "TEMP", "TMP", "MUOMNI_STATE", "TORCHINDUCTOR_CACHE_DIR")
+
+
 def environment(**more: str) -> dict[str, str]:
     """The environment, without what names folders."""
-    env = {key: value for key, value in os.environ.items() if key not in ("TMPDIR", "TEMP", "TMP", "MUOMNI_STATE")}
+    env = {key: value for key, value in os.environ.items() if key not in NAMES}
     return env | {"PYTHONPATH": str(ROOT)} | more
 
 
