@@ -8,3 +8,7 @@ __version__ = "0.1.0"
 # something else to do as well the two then keep each other waiting: a training step took more than twice as
 # long beside one busy process. On a quiet machine waiting without spinning costs up to a third (docs/log.md).
 os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+
+# oneDNN, which multiplies bfloat16 on CPUs that are fast in it, makes code for every new shape and keeps the last 1,024
+# pieces: two and more GB after an hour of stage E, whose batches differ in length. So many cost no time (docs/log.md).
+os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "64")
