@@ -9,6 +9,7 @@ __version__ = "0.1.0"
 # long beside one busy process. On a quiet machine waiting without spinning costs up to a third (docs/log.md).
 os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
-# oneDNN, which multiplies bfloat16 on CPUs that are fast in it, makes code for every new shape and keeps the last 1,024
-# pieces: two and more GB after an hour of stage E, whose batches differ in length. So many cost no time (docs/log.md).
+# oneDNN multiplies bfloat16 on CPUs that are fast in it. It makes code for every new shape, and it and PyTorch keep the
+# last 1,024 each: gigabytes after an hour of stage E, whose batches differ in length. So many cost no time (docs/log.md).
+os.environ.setdefault("LRU_CACHE_CAPACITY", "64")
 os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "64")
