@@ -10,6 +10,7 @@ __version__ = "0.1.0"
 os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
 # oneDNN multiplies bfloat16 on CPUs that are fast in it. It makes code for every new shape, and it and PyTorch keep the
-# last 1,024 each: gigabytes after an hour of stage E, whose batches differ in length. So many cost no time (docs/log.md).
+# last 1,024 each: gigabytes after an hour of stage E, whose batches differ in length. So many cost no time
+# (docs/log.md).
 os.environ.setdefault("LRU_CACHE_CAPACITY", "64")
 os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "64")
