@@ -43,7 +43,7 @@ times: $(INSTALLED)  ## print the time and memory of each stage's last run
 
 # A file's tests stay together, since they share what is expensive to set up. Each process takes up to 2 GB.
 test: $(INSTALLED)  ## run the tests, in two processes (JOBS=1: in one)
-	@$(BIN)/python -m pytest $(if $(filter-out 1,$(JOBS)),-n $(JOBS) --dist loadfile)
+	@$(BIN)/python -m pytest $(if $(filter-out 1,$(JOBS)),-n $(JOBS) --dist loadfile --no-loadscope-reorder)
 
 check: $(INSTALLED)  ## lint, format, types, the graph's dependencies against the real imports, and the packages
 	$(BIN)/ruff check .
