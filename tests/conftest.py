@@ -22,11 +22,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: item.path.name not in first)
 
 
-@pytest.fixture(autouse=True)
-def no_tracker_stays() -> Iterator[None]:
+# What the environment says about MLflow before any test.
+MLFLOW = {name: text for name, text in os.environ.items() if name.startswith("MLFLOW_")}
+
+
+def forget_tracker() -> None:
     """Undo what registering leaves for the rest of a process, and for its children: where MLflow is."""
-    before = {name: text for name, text in os.environ.items() if name.startswith("MLFLOW_")}
-    yield
     if "mlflow" in sys.modules:
         import mlflow
 
@@ -34,7 +35,14 @@ def no_tracker_stays() -> Iterator[None]:
         mlflow.set_registry_uri(None)
     for name in [name for name in os.environ if name.startswith("MLFLOW_")]:
         del os.environ[name]
-    os.environ.update(before)
+    os.environ.update(MLFLOW)
+
+
+@pytest.fixture(autouse=True)
+def no_tracker_stays() -> Iterator[None]:
+    """No test leaves its tracker to the next."""
+    yield
+    forget_tracker()
 
 
 @pytest.fixture(scope="session")
@@ -66,7 +74,9 @@ def registration(small: tuple[object, Tokenizer], tmp_path_factory: pytest.TempP
         patch.setenv("DVC_EXP_NAME", "wide")
         train(folder, small[1], 0)
         measure(folder, 0.7, "a" * 64)
-        return folder, registered(folder)
+        found = registered(folder)
+    forget_tracker()
+    return folder, found
 
 
 @pytest.fixture
