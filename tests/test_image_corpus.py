@@ -171,7 +171,7 @@ def own_folder(folder: Path) -> list[dict[str, str]]:
     (folder / "twin.png").write_bytes(good)
     for file in ("empty.png", "text.png", "cut.png", "huge.png", "clear.png", "twin.png", "none.png", "../out.png"):
         rows.append({"file": file, "name": "cat"})
-    rows.append({"file": "good1.png", "name": "Not A Name!"})
+    rows += [{"file": "good1.png", "name": name} for name in ("Not A Name!", "a" * 300)]
     return rows
 
 
@@ -197,11 +197,12 @@ def test_own_pictures_are_read_and_bad_ones_set_aside_with_reasons(tmp_path: Pat
         "none.png: no such file",
         "out.png: outside the folder",
         "'Not A Name!' is not one to four words",
-        "captions.jsonl:18: no object with",
-        "captions.jsonl:20: no object with",
+        "the name has 300 letters, more than 80",
+        "captions.jsonl:19: no object with",
+        "captions.jsonl:21: no object with",
     ):
         assert reason in reasons, (reason, reasons)
-    assert len(bad) == 12
+    assert len(bad) == 13
     # Of names with several pictures some are kept from training.
     for name in ("dog", "blue thing"):
         assert {image.split for image in images if image.concept.name == name} == {"train", "valid", "test"}

@@ -26,6 +26,7 @@ MOST_BYTES = 500_000_000  # of a picture's file
 DRAWING_PIXELS = 160  # longest side of a stored drawing
 CONCEPTS = "concepts.jsonl"
 CAPTIONS = "captions.jsonl"
+LONGEST_NAME = 80  # letters and spaces: it becomes a part of files' names
 # Files of one name from which on some of them are held out.
 HOLD_OUT_FROM = 3
 
@@ -173,6 +174,8 @@ def folder_images(folder: str | Path, seed: int, max_pixels: int, bad: BadSample
             item = f"{item} {file}"
             if not re.fullmatch(r"[a-z]+( [a-z]+){0,3}", name):
                 raise ValueError(f"the name {name!r} is not one to four words of the letters a to z")
+            if len(name) > LONGEST_NAME:
+                raise ValueError(f"the name has {len(name):,} letters, more than {LONGEST_NAME}")
             path = (folder / file).resolve()
             if not path.is_relative_to(folder.resolve()):
                 raise ValueError("outside the folder")
