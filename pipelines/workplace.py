@@ -223,9 +223,10 @@ def up(access: Access, port: int, mlflow_port: int, say: Callable[[str], None]) 
                 if not place.stopping:
                     found = {"pid": os.getpid(), "prefect": place.prefect, "mlflow": place.mlflow}
                     found["guarded"] = access.token is not None
-                    atomic_write_json(root() / "workplace.json", found)
                     say(f"Prefect: {place.prefect}   runs, their queue, the run form (Deployments)")
                     say(f"MLflow:  {place.mlflow}   metrics, the model registry")
+                    # Last: who starts this in the background then shows what was said.
+                    atomic_write_json(root() / "workplace.json", found)
                     place.watch()
             finally:
                 say("stopping")
