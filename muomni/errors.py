@@ -1,6 +1,9 @@
 """The one exception for faults that a user can mend, and how its message is shown."""
 
 import errno
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 
 class UserError(Exception):
@@ -34,6 +37,19 @@ def refused(error: OSError) -> UserError | None:
         return None
     name = f"{error.filename}: " if error.filename else ""
     return UserError(f"{name}{error.strerror}; {REFUSED[error.errno]}; nothing that was finished is lost")
+
+
+@contextmanager
+def ending_in_one_line() -> Iterator[None]:
+    """Have a fault that a user can mend end the program with its line on standard error and exit code 2."""
+    try:
+        yield
+    except (UserError, OSError) as error:
+        told = refused(error) if isinstance(error, OSError) else error
+        if told is None:
+            raise
+        print(f"error: {one_line(told)}", file=sys.stderr)
+        sys.exit(2)
 
 
 def one_line(text: object) -> str:

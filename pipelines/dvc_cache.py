@@ -20,7 +20,7 @@ from dvc.config import Config
 from dvc.utils.serialize import parse_yaml
 
 from muomni.data.files import temporary_name
-from muomni.errors import UserError, one_line, refused
+from muomni.errors import UserError, ending_in_one_line
 from pipelines.dvc_lock import NAME, mend
 
 OBJECTS, ASIDE, FOLDER = "files/md5", "damaged", ".dir"
@@ -146,7 +146,7 @@ def main() -> None:
     """Exit code 0 if all is right, 1 if something was damaged or changed, 2 if that cannot be told."""
     parser = argparse.ArgumentParser(description="Hash dvc's cache and the stages' outputs again.")
     parser.add_argument("--quick", action="store_true", help="only what `make repro` does before it starts")
-    try:
+    with ending_in_one_line():
         quick = parser.parse_args().quick
         if not (Path() / ".dvc").is_dir():
             raise UserError(f"{Path.cwd()}: no DVC repository; run this in the root of the checkout")
@@ -154,12 +154,6 @@ def main() -> None:
             make_ready(Path())
         elif not check(Path()):
             sys.exit(1)
-    except (UserError, OSError) as error:
-        told = refused(error) if isinstance(error, OSError) else error
-        if told is None:
-            raise
-        print(f"error: {one_line(told)}", file=sys.stderr)
-        sys.exit(2)
 
 
 if __name__ == "__main__":

@@ -5,22 +5,15 @@ to anybody either. Settings that are there already stay.
 """
 
 import os
-import sys
 from contextlib import suppress
 
-from muomni.errors import UserError, one_line, refused
+from muomni.errors import UserError, ending_in_one_line
 from pipelines.access import Access
 from pipelines.place import info, settings
 
-try:
+with ending_in_one_line():  # nothing catches what a module raises that is imported first of all
     place = info()
     wanted = settings(f"{place['prefect']}/api" if place else None)
-except (UserError, OSError) as error:  # nothing catches what a module raises that is imported first of all
-    told = refused(error) if isinstance(error, OSError) else error
-    if told is None:
-        raise
-    print(f"error: {one_line(told)}", file=sys.stderr)
-    sys.exit(2)
 for name, value in wanted.items():
     os.environ.setdefault(name, value)
 if place:

@@ -13,7 +13,7 @@ import sys
 import time
 from pathlib import Path
 
-from muomni.errors import UserError, one_line, refused
+from muomni.errors import UserError, ending_in_one_line
 from pipelines import locks
 from pipelines.run import state_root
 from pipelines.times import read_times, table
@@ -105,20 +105,17 @@ def main() -> None:
     parser.add_argument("--keep", action="store_true", help="leave the copy in place")
     options = parser.parse_args()
     target = state_root() / "smoke"
-    try:
-        with locks.held(target.with_name("smoke.lock")):  # another would remove this one's copy
-            smoke(Path.cwd(), target, options.profile)
-            if not options.keep:
-                shutil.rmtree(target)
-    except (UserError, locks.Busy, OSError) as error:
-        told = refused(error) if isinstance(error, OSError) else error
-        if isinstance(error, locks.Busy):
-            pid = error.who.get("pid", "unknown")
-            told = UserError(f"{target}: a smoke run works there already (process {pid}); wait for it or end it")
-        if told is None:
-            raise
-        print(f"error: {one_line(told)}", file=sys.stderr)
-        sys.exit(2)
+    with ending_in_one_line():
+        try:
+            with locks.held(target.with_name("smoke.lock")):  # another would remove this one's copy
+                smoke(Path.cwd(), target, options.profile)
+                if not options.keep:
+                    shutil.rmtree(target)
+        except locks.Busy as busy:
+            raise UserError(
+                f"{target}: a smoke run works there already (process {busy.who.get('pid', 'unknown')}); "
+                "wait for it or end it"
+            ) from None
 
 
 if __name__ == "__main__":
