@@ -10,8 +10,9 @@ from torch import Tensor
 from muomni.audio_encoder import normalise
 from muomni.codec import DecoderStream
 from muomni.omni import Omni
-from muomni.talker import Talker, Walk, spell
+from muomni.talker import Talker, spell
 from muomni.tokenizer import Tokenizer
+from muomni.walk import Speaker, TalkerDecoder, Walk
 
 # Frames that a character takes on average at most; 3.5 is usual. What is longer than the Talker's frames is divided.
 FRAMES_A_CHARACTER = 5
@@ -129,6 +130,9 @@ class SpeechStream:
     are the same as `speak` gives for the whole text; the sound is found in windows that move on
     (`muomni.vocoder.VocoderStream`).
 
+    `more` makes everything at once. Who makes the frames of many utterances together uses its parts: `feed` says what
+    is known, `walk` whose next frame can be made, `take` that it was made, and `pieces` what can be heard.
+
     Args:
         model: the model.
         tokenizer: its tokenizer.
@@ -136,6 +140,10 @@ class SpeechStream:
         temperature: of the codes, by default the configured one; 0 takes the likeliest.
         chunk: frames that are turned into sound at once, 50 a second.
         voice: index into the Talker's voices.
+        decoder: the Talker laid out already.
+
+    Attributes:
+        speaking: the sentence that is being spoken, if any.
     """
 
     def __init__(
@@ -146,12 +154,15 @@ class SpeechStream:
         temperature: float | None = None,
         chunk: int = 10,
         voice: int = 0,
+        decoder: TalkerDecoder | None = None,
     ) -> None:
         self.voice = voice
         self.model, self.tokenizer, self.rng, self.temperature, self.chunk = model, tokenizer, rng, temperature, chunk
+        self.decoder = decoder or TalkerDecoder(model.talker)
         self.said = 0  # sentences that are spoken
-        self.walk: Walk | None = None  # through the sentence that is being spoken
-        self.codes: list[Tensor] = []  # of that sentence
+        self.waiting: list[Known] = []  # sentences that are not, the last perhaps in parts
+        self.speaking: Utterance | None = None
+        self.made: list[Spoken] = []
 
     @torch.no_grad()
     def more(self, ids: Sequence[int], states: Sequence[Tensor], last: bool = False) -> Iterator[Spoken]:
@@ -165,54 +176,126 @@ class SpeechStream:
         Yields:
             Pieces of sound with the codes that were made since the piece before.
         """
+        self.feed(ids, states, last)
+        while self.walk() is not None:
+            utterance = self.speaking
+            assert utterance is not None
+            if utterance.speaker is None:
+                utterance.speaker = Speaker(self.decoder, utterance.walk)
+            for codes in utterance.speaker.to(utterance.characters, utterance.upto):
+                self.take(codes)
+                yield from self.pieces()
+        yield from self.pieces()
+
+    @torch.no_grad()
+    def feed(self, ids: Sequence[int], states: Sequence[Tensor], last: bool = False) -> None:
+        """Say what is known of the text; arguments as of `more`."""
         text, spans = self.tokenizer.decode(ids), self.tokenizer.char_spans(ids)
         if not last:  # a word may go on
             text = text[: max((place for place, c in enumerate(text, 1) if c.isspace()), default=0)]
         closed, rest = closed_sentences(text, longest_sentence(self.model.talker))
-        known = [*((part, True) for part in closed), *([(rest, last)] if rest else [])]
-        for (start, end), complete in known[self.said :]:
-            if speakable(text[start:end]):
-                yield from self.sentence(text, spans, start, end, states, complete)
-            self.said += complete
+        parts = [*((part, True) for part in closed), *([(rest, last)] if rest else [])]
+        self.waiting = [
+            Known(*spell_part(text, spans, start, end), states, complete, speakable(text[start:end]))
+            for (start, end), complete in parts[self.said :]
+        ]
 
-    def sentence(
-        self,
-        text: str,
-        spans: Sequence[tuple[int, int]],
-        start: int,
-        end: int,
-        states: Sequence[Tensor],
-        complete: bool,
-    ) -> Iterator[Spoken]:
-        """Speak a sentence as far as it is known."""
-        talker = self.model.talker
-        if self.walk is None:
-            self.walk = Walk(talker, self.rng, self.temperature)
-            self.decoder = DecoderStream(self.model.codec)
-            self.vocoder = self.model.vocoder.stream(self.chunk)
-        characters, tokens = spell_part(text, spans, start, end)
-        if not complete:  # what looks like the pause at the end may be one between words
+    @torch.no_grad()
+    def walk(self) -> Walk | None:
+        """The way of the sentence whose next frame can be made with what is known; None if more has to be known."""
+        while self.waiting:
+            known = self.waiting[0]
+            if self.speaking is None and known.audible:
+                self.speaking = Utterance(self)
+            if self.speaking is not None:
+                if known.fresh:
+                    self.speaking.learn(known)
+                    known.fresh = False
+                if self.speaking.walk.goes_on(self.speaking.upto):
+                    return self.speaking.walk
+            if not known.complete:
+                return None
+            if self.speaking is not None:
+                self.made += self.speaking.finish()
+                self.speaking = None
+            self.waiting.pop(0)
+            self.said += 1
+        return None
+
+    def take(self, codes: Tensor) -> None:
+        """The next frame was made, its codes ``[Q]`` int64; the walk knows them."""
+        assert self.speaking is not None
+        self.made += self.speaking.take(codes)
+
+    def pieces(self) -> list[Spoken]:
+        """What can be heard now and was not given yet."""
+        made, self.made = self.made, []
+        return made
+
+
+@dataclass
+class Known:
+    """What is known of a sentence: characters, the token of each, the states of all tokens, whether it is complete.
+
+    Attributes:
+        audible: whether there is a letter or digit in it.
+        fresh: whether it is not looked at yet.
+    """
+
+    characters: list[int]
+    tokens: list[int]
+    states: Sequence[Tensor]
+    complete: bool
+    audible: bool
+    fresh: bool = True
+
+
+class Utterance:
+    """A sentence that is being spoken.
+
+    Attributes:
+        walk: its way through its characters.
+        upto: the character that cannot be spoken yet.
+        characters: states of the characters that are known, ``[1, N, D]``.
+        speaker: makes its frames, where they are made one by one.
+    """
+
+    def __init__(self, stream: SpeechStream) -> None:
+        self.stream, self.talker = stream, stream.model.talker
+        self.walk = Walk(self.talker, stream.rng, stream.temperature)
+        self.upto, self.codes = 0, list[Tensor]()
+        self.speaker: Speaker | None = None
+        self.decoder = DecoderStream(stream.model.codec)
+        self.vocoder = stream.model.vocoder.stream(stream.chunk)
+
+    def learn(self, known: Known) -> None:
+        """More of the text is known."""
+        characters, tokens = known.characters, known.tokens
+        if not known.complete:  # what looks like the pause at the end may be one between words
             characters, tokens = characters[:-1], tokens[:-1]
-        upto = len(characters) if complete else len(characters) - talker.condition.reach
-        if upto > self.walk.at:
-            device = states[0].device
-            conditions = talker.condition(
-                torch.tensor([characters], device=device),
-                torch.stack([states[token] for token in tokens])[None],
-                torch.tensor([self.voice], device=device),
-            )
-            for frame in self.walk.to(conditions, upto):
-                self.codes.append(frame.cpu())
-                wave = self.vocoder.push(self.decoder.push(frame[None])).cpu()
-                if len(wave):
-                    yield self.piece(wave)
-        if complete:
-            wave = self.vocoder.push(self.decoder.finish())
-            yield self.piece(torch.cat((wave, self.vocoder.finish())).cpu())
-            self.walk = None
+        upto = len(characters) if known.complete else len(characters) - self.talker.condition.reach
+        if upto <= self.walk.at:
+            return
+        self.upto, device = upto, known.states[0].device
+        self.characters = self.talker.condition(
+            torch.tensor([characters], device=device),
+            torch.stack([known.states[token] for token in tokens])[None],
+            torch.tensor([self.stream.voice], device=device),
+        )
+
+    def take(self, codes: Tensor) -> list[Spoken]:
+        """A frame was made; the sound that is ready."""
+        self.codes.append(codes.cpu())
+        wave = self.vocoder.push(self.decoder.push(codes[None].to(self.talker.advance.weight.device))).cpu()
+        return [self.piece(wave)] if len(wave) else []
+
+    def finish(self) -> list[Spoken]:
+        """The rest of the sound."""
+        wave = self.vocoder.push(self.decoder.finish())
+        return [self.piece(torch.cat((wave, self.vocoder.finish())).cpu())]
 
     def piece(self, wave: Tensor) -> Spoken:
         """Sound with the codes that were made meanwhile."""
-        none = torch.zeros(0, self.model.talker.cfg.codebooks, dtype=torch.int64)
+        none = torch.zeros(0, self.talker.cfg.codebooks, dtype=torch.int64)
         codes, self.codes = torch.stack(self.codes) if self.codes else none, []
         return Spoken(wave, codes)

@@ -6,8 +6,6 @@ spells it, and how long it has been on it. From that come the frame's base code,
 and whether the next frame goes on to the next character. Going on from the last character ends the speech.
 """
 
-from collections.abc import Iterator
-
 import torch
 import torch.nn.functional as F
 from pydantic import Field, model_validator
@@ -15,13 +13,12 @@ from torch import Tensor, nn
 
 from muomni.audio_encoder import CHARACTERS, normalise_with_offsets
 from muomni.config import Section, near
-from muomni.drawing import draw
 from muomni.errors import UserError
 from muomni.layers import Block, KVCache, Stack, SwiGLU, initialise
+from muomni.walk import LONGEST_STAY, Speaker, TalkerDecoder, Walk, speak_uncached
 
 SPACE = CHARACTERS.index(" ")
 PADDING = len(CHARACTERS)
-LONGEST_STAY = 50  # frames: one second on a character, by then a gap or a fault
 
 
 class TalkerConfig(Section):
@@ -203,87 +200,11 @@ class Talker(nn.Module):
         """
         speaker = torch.tensor([voice], device=characters.device)
         states = self.condition(characters[None], thinker_states[None], speaker)
-        walk = Walk(self, rng, temperature, min(self.cfg.frames, LONGEST_STAY * len(characters)), use_cache)
-        codes = list(walk.to(states, len(characters)))
-        return torch.stack(codes), torch.tensor(walk.positions, device=characters.device)
-
-
-class Walk:
-    """An utterance on its way through its characters, of which more may become known as it goes.
-
-    The way is deterministic: the model gives at each frame the chance to go on, and the Talker goes on once the chance
-    of still staying falls below one half, the median of the stay's length.
-
-    Args:
-        talker: in eval mode.
-        rng: source of the samples, on the CPU.
-        temperature: of the codes, by default the configured one; 0 takes the likeliest.
-        frames: at most; by default as many as the Talker can make.
-        use_cache: False recomputes all frames at each step, to check the cache against.
-
-    Attributes:
-        at: the character of the next frame.
-        positions: the character of each frame so far.
-    """
-
-    def __init__(
-        self,
-        talker: Talker,
-        rng: torch.Generator,
-        temperature: float | None = None,
-        frames: int | None = None,
-        use_cache: bool = True,
-    ) -> None:
-        self.talker, self.rng = talker, rng
-        self.temperature = talker.cfg.temperature if temperature is None else temperature
-        self.limit = talker.cfg.frames if frames is None else frames
-        self.cache = talker.stack.new_cache(1, self.limit) if use_cache else None
-        device = talker.advance.weight.device
-        self.history = [torch.full((talker.cfg.codebooks,), talker.cfg.codes, device=device)]
-        self.positions: list[int] = []
-        self.stays: list[int] = []
-        self.at, self.stay, self.still = 0, 0, 1.0
-
-    @torch.no_grad()
-    def to(self, states: Tensor, end: int) -> Iterator[Tensor]:
-        """Speak until a character is reached.
-
-        Args:
-            states: of the characters so far, ``[1, N, D]``, as `Talker.condition` gives them.
-            end: the character that is not spoken yet, N at most.
-
-        Yields:
-            The codes ``[Q]`` int64 of each frame.
-        """
-        talker, device = self.talker, states.device
-        while self.at < end and len(self.positions) < self.limit:
-            self.positions.append(self.at)
-            self.stays.append(self.stay)
-            first = len(self.positions) - 1 if self.cache is not None else 0
-            h = talker(
-                torch.stack(self.history[first:])[None],
-                states,
-                torch.tensor([self.positions[first:]], device=device),
-                torch.tensor([self.stays[first:]], device=device),
-                self.cache,
-            )[0, -1]
-            frame = torch.zeros(talker.cfg.codebooks, dtype=torch.int64, device=device)
-            state = h
-            for q, head in enumerate(talker.code_heads):
-                frame[q] = pick(head(state), self.temperature, self.rng)
-                state = state + talker.code_embedding[q](frame[q])
-            self.history.append(frame)
-            self.still *= 1 - float(talker.advance(h).float().sigmoid())
-            if self.still < 0.5 or self.stay + 1 >= LONGEST_STAY:
-                self.at, self.stay, self.still = self.at + 1, 0, 1.0
-            else:
-                self.stay += 1
-            yield frame
-
-
-def pick(logits: Tensor, temperature: float, rng: torch.Generator) -> Tensor:
-    """Sample an index from logits ``[V]`` at a temperature, or take the likeliest at 0."""
-    if temperature <= 0:
-        return logits.argmax(-1)
-    probability = (logits.float() / temperature).softmax(-1).cpu()
-    return draw(probability, rng).to(logits.device)
+        walk = Walk(self, rng, temperature, min(self.cfg.frames, LONGEST_STAY * len(characters)))
+        if use_cache:
+            for _ in Speaker(TalkerDecoder(self), walk).to(states, len(characters)):
+                pass
+        else:
+            speak_uncached(self, walk, states)
+        device = characters.device
+        return torch.tensor(walk.codes, device=device), torch.tensor(walk.positions, device=device)

@@ -7,8 +7,9 @@ from small_models import TALKER, enlarge
 from muomni.audio_encoder import CHARACTERS, normalise
 from muomni.config import parse
 from muomni.errors import UserError
-from muomni.talker import LONGEST_STAY, PADDING, SPACE, Talker, TalkerConfig, Walk, pick, spell
+from muomni.talker import PADDING, SPACE, Talker, TalkerConfig, spell
 from muomni.tokenizer import Tokenizer
+from muomni.walk import LONGEST_STAY, Speaker, TalkerDecoder, Walk, pick
 
 WIDTH = 32
 VOICE = torch.zeros(1, dtype=torch.int64)
@@ -47,10 +48,37 @@ def test_a_text_that_becomes_known_bit_by_bit_is_the_same_speech() -> None:
     model, (characters, states) = make(), text(20)
     whole, positions = model.generate(characters, states, rng())
     walk, codes = Walk(model, rng()), []
+    speaker = Speaker(TalkerDecoder(model), walk)
     for known in (3, 6, 7, 15, 20):
         end = known if known == 20 else known - model.condition.reach
-        codes += list(walk.to(model.condition(characters[None, :known], states[None, :known], VOICE), end))
+        codes += list(speaker.to(model.condition(characters[None, :known], states[None, :known], VOICE), end))
     assert torch.equal(torch.stack(codes), whole) and walk.positions == positions.tolist()
+
+
+@pytest.mark.parametrize("temperature", [0.0, 0.7])
+def test_utterances_made_together_are_those_made_alone(temperature: float) -> None:
+    """They begin at different times, are of different lengths, and their rows move when one ends."""
+    model = make()
+    decoder, texts = TalkerDecoder(model), [text(length, seed=length) for length in (6, 20, 11)]
+    alone = [model.generate(*said, rng(), temperature)[0] for said in texts]
+    states = [model.condition(c[None], s[None], VOICE) for c, s in texts]
+    walks = [Walk(model, rng(), temperature) for _ in texts]
+    kv = decoder.stack.new_cache(3, 400).kv
+    rows: list[int] = []
+    for step in range(400):
+        if step in (0, 5, 9):
+            rows.append((0, 5, 9).index(step))
+        for place in reversed(range(len(rows))):
+            if not walks[rows[place]].goes_on(states[rows[place]].shape[1]):
+                kv[:, place] = kv[:, len(rows) - 1]
+                rows[place] = rows[-1]
+                rows.pop()
+        if rows:
+            on = torch.cat([states[row][:, walks[row].at] for row in rows])
+            decoder.frames([walks[row] for row in rows], on, kv[:, : len(rows)])
+    assert not rows
+    for walk, codes in zip(walks, alone, strict=True):
+        assert walk.codes == codes.tolist()
 
 
 @torch.no_grad()
@@ -194,10 +222,10 @@ def test_same_seed_same_codes_whatever_the_global_state() -> None:
 
 def test_pick_follows_the_probabilities() -> None:
     logits, generator = torch.tensor([0.0, 2.0, -50.0]), rng()
-    drawn = torch.stack([pick(logits, 1.0, generator) for _ in range(2000)])
+    drawn = torch.tensor([pick(logits[None], [(1.0, generator)])[0] for _ in range(2000)])
     share = torch.bincount(drawn, minlength=3) / 2000
     torch.testing.assert_close(share, logits.softmax(-1), atol=0.04, rtol=0)
-    assert int(pick(logits, 0.0, generator)) == 1
+    assert pick(logits.expand(3, 3), [(0.0, generator)] * 3) == [1, 1, 1]
 
 
 def letters(characters: list[int]) -> str:

@@ -10,9 +10,10 @@ from torch import Tensor
 from muomni.audio_encoder import normalise
 from muomni.codec import Codec
 from muomni.evaluate.measure import Figure, character_errors, figure, mean, ratio, share
-from muomni.talker import LONGEST_STAY, Talker, spell
+from muomni.talker import Talker, spell
 from muomni.thinker import Thinker
 from muomni.tokenizer import Tokenizer
+from muomni.walk import LONGEST_STAY
 
 RUNS = (0.5, 2.0)  # speech that lasts less or more than this, times the recording, ran short or long
 
