@@ -18,9 +18,10 @@ from PIL import Image
 from muomni.bench.tasks import build, settings
 from muomni.decoder import Decoder
 from muomni.device import pick_device
-from muomni.generate import Session, last, say, transcribe
+from muomni.generate import Session, last, transcribe
 from muomni.omni import Omni
 from muomni.params import Params
+from muomni.reading_aloud import say
 from muomni.sampling import Sampling
 from muomni.tokenizer import Tokenizer
 from muomni.train.loop import fit

@@ -20,11 +20,12 @@ from muomni.data.utterances import read_utterances
 from muomni.decoder import Decoder
 from muomni.evaluate.judge import find_judge
 from muomni.evaluate.speech import judged
-from muomni.generate import AudioEvent, Session, TextEvent, say
+from muomni.generate import AudioEvent, Session, TextEvent
 from muomni.mel import log_mel
 from muomni.omni import Omni, load_omni
 from muomni.parameter_table import read_shapes
 from muomni.prompts import read_aloud
+from muomni.reading_aloud import say
 from muomni.tokenizer import Tokenizer
 
 

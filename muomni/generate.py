@@ -1,5 +1,6 @@
-"""Asking the model: a session that streams text and speech, dictation, and reading aloud."""
+"""Asking the model: a session that streams text and speech, and dictation."""
 
+import codecs
 from collections.abc import Generator, Hashable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -11,16 +12,15 @@ from torch import Tensor
 from muomni.conversation import Conversation, Picture, Prompt, Recording
 from muomni.decoder import Cache, Decoder
 from muomni.errors import UserError
-from muomni.fusion import Plan, lay_out
+from muomni.fusion import Plan
 from muomni.matrix import Weights
 from muomni.omni import Omni
-from muomni.prompts import DICTATION, read_aloud
+from muomni.prompts import DICTATION
 from muomni.sampling import Sampling, answer_tokens
-from muomni.speech import SpeechStream, Spoken, longest_sentence, sentences, speak, speakable
-from muomni.tokenizer import Tokenizer, render_chat
+from muomni.speech import SpeechStream, Spoken, speak
+from muomni.tokenizer import Tokenizer
 
 GREEDY = Sampling()
-BROKEN = "\ufffd"  # what the tokenizer shows for bytes that are no character, or none yet
 
 
 @dataclass(frozen=True)
@@ -67,24 +67,35 @@ Event = PlanEvent | TextEvent | AudioEvent | Answer
 
 
 class TextStream:
-    """Token ids to pieces of text, an incomplete UTF-8 character held back until its last byte is there."""
+    """Token ids to pieces of text, an incomplete UTF-8 character held back until its last byte is there.
+
+    Joined, the pieces are what `Tokenizer.decode` makes of all ids.
+    """
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         self.tokenizer = tokenizer
         self.ids: list[int] = []
-        self.given = 0  # characters
+        self.begun = False  # whether any text was given
+        self.bytes = codecs.getincrementaldecoder("utf-8")("replace")
 
     def push(self, token: int) -> str:
         """Text that is new with this token; often empty within a character spelled in bytes."""
         self.ids.append(token)
-        return self._more(self.tokenizer.decode(self.ids).rstrip(BROKEN))
+        spelled = self.tokenizer.spelled(token)
+        if isinstance(spelled, bytes):
+            return self._more(self.bytes.decode(spelled))
+        return self.finish() + self._more(spelled)
 
     def finish(self) -> str:
-        """What was held back."""
-        return self._more(self.tokenizer.decode(self.ids))
+        """What was held back: bytes that are no character."""
+        rest = self.bytes.decode(b"", final=True)
+        self.bytes.reset()
+        return self._more(rest)
 
-    def _more(self, text: str) -> str:
-        piece, self.given = text[self.given :], max(self.given, len(text))
+    def _more(self, piece: str) -> str:
+        if piece and not self.begun:
+            self.begun = True
+            return piece.removeprefix(" ")
         return piece
 
 
@@ -256,53 +267,3 @@ def transcribe(
         UserError: if it is a file that cannot be read.
     """
     return last(Session(model, tokenizer, weights).ask(DICTATION, audio=[recording], max_tokens=max_tokens))
-
-
-@torch.no_grad()
-def say(
-    model: Omni, tokenizer: Tokenizer, text: str, seed: int = 0, stream: bool = False, voice: str = ""
-) -> Iterator[AudioEvent]:
-    """Read a text aloud, sentence after sentence.
-
-    The Thinker reads each sentence as its own answer to a request to read it aloud, in one pass, and the Talker says
-    it from the states of that.
-
-    Args:
-        model: in eval mode.
-        tokenizer: its tokenizer.
-        text: any text; what is neither letter nor digit is not heard.
-        seed: of the codes.
-        stream: give pieces of a fifth of a second as they are made, not whole sentences.
-        voice: one of those that the Talker learned, by default the first.
-
-    Yields:
-        The speech.
-
-    Raises:
-        UserError: if there is nothing to say, a sentence does not fit the context, or there is no such voice.
-    """
-    speaker = model.talker.cfg.voice(voice)
-    parts = [text[a:b] for a, b in sentences(text, longest_sentence(model.talker))]
-    parts = [part for part in parts if speakable(part)]
-    if not parts:
-        raise UserError(f"{text[:40]!r}: no letter or digit to say; give a text with words")
-    device, rng = model.audio_projector.weight.device, torch.Generator().manual_seed(seed)
-    context = model.cfg.thinker.context
-    for part in parts:
-        messages = [{"role": "user", "content": read_aloud(part)}, {"role": "assistant", "content": part}]
-        layout = lay_out(render_chat(messages, tokenizer), tokenizer, [])
-        if len(layout.ids) > context:
-            raise UserError(
-                f"{part[:40]!r}: takes {len(layout.ids)} positions with its request, the context holds {context}; "
-                "shorten the sentence"
-            )
-        states = model.thinker(model.thinker.embed(torch.tensor([layout.ids], device=device)))[0]
-        answer = torch.tensor(layout.answer, device=device)
-        ids = [token for token, mine in zip(layout.ids, layout.answer, strict=True) if mine]
-        ids, states = ids[:-1], states[answer][:-1]  # all but <|end|>
-        if stream:
-            pieces = SpeechStream(model, tokenizer, rng, voice=speaker).more(ids, list(states), last=True)
-        else:
-            pieces = speak(model, tokenizer, ids, states, rng, voice=speaker)
-        for spoken in pieces:
-            yield AudioEvent(spoken.wave)

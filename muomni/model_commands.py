@@ -15,10 +15,11 @@ from torch import Tensor
 from tqdm import tqdm
 
 from muomni.errors import UserError, one_line, refused
-from muomni.generate import Answer, AudioEvent, Event, PlanEvent, Session, TextEvent, say, transcribe
+from muomni.generate import Answer, AudioEvent, Event, PlanEvent, Session, TextEvent, transcribe
 from muomni.media import load_audio, load_image, save_audio
 from muomni.model_sources import fetch_model
 from muomni.omni import Omni, load_omni
+from muomni.reading_aloud import say
 from muomni.sampling import Sampling
 from muomni.sound import GrowingSound
 from muomni.tokenizer import Tokenizer

@@ -39,6 +39,8 @@ def choose(logits: Tensor, sampling: Sampling, rng: torch.Generator) -> int:
     logits = logits.float().cpu() / sampling.temperature
     if 0 < sampling.top_k < len(logits):
         logits = logits.masked_fill(logits < logits.topk(sampling.top_k).values[-1], -torch.inf)
+    if sampling.top_p == 1:
+        return int(draw(logits.softmax(-1), rng))
     probability, order = logits.softmax(-1).sort(descending=True)
     # A token is kept if the likelier ones before it do not fill the nucleus yet; the first always is.
     cut = probability.cumsum(0) - probability >= sampling.top_p

@@ -160,6 +160,7 @@ class SpeechStream:
         self.model, self.tokenizer, self.rng, self.temperature, self.chunk = model, tokenizer, rng, temperature, chunk
         self.decoder = decoder or TalkerDecoder(model.talker)
         self.said = 0  # sentences that are spoken
+        self.complete = False  # whether the whole text is known
         self.waiting: list[Known] = []  # sentences that are not, the last perhaps in parts
         self.speaking: Utterance | None = None
         self.made: list[Spoken] = []
@@ -190,6 +191,7 @@ class SpeechStream:
     @torch.no_grad()
     def feed(self, ids: Sequence[int], states: Sequence[Tensor], last: bool = False) -> None:
         """Say what is known of the text; arguments as of `more`."""
+        self.complete = last
         text, spans = self.tokenizer.decode(ids), self.tokenizer.char_spans(ids)
         if not last:  # a word may go on
             text = text[: max((place for place, c in enumerate(text, 1) if c.isspace()), default=0)]
@@ -221,6 +223,11 @@ class SpeechStream:
             self.waiting.pop(0)
             self.said += 1
         return None
+
+    @property
+    def over(self) -> bool:
+        """Whether all is spoken; to be asked after `walk`."""
+        return self.complete and not self.waiting
 
     def take(self, codes: Tensor) -> None:
         """The next frame was made, its codes ``[Q]`` int64; the walk knows them."""
@@ -282,6 +289,11 @@ class Utterance:
             torch.stack([known.states[token] for token in tokens])[None],
             torch.tensor([self.stream.voice], device=device),
         )
+
+    @property
+    def here(self) -> Tensor:
+        """The state of the character that the next frame is on, of those that can be spoken, ``[1, D]``."""
+        return self.characters[:, min(self.walk.at, self.upto - 1)]
 
     def take(self, codes: Tensor) -> list[Spoken]:
         """A frame was made; the sound that is ready."""

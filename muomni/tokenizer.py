@@ -210,6 +210,10 @@ class Tokenizer:
                 break
         return out
 
+    def spelled(self, index: int) -> str | bytes:
+        """What an id spells, as `pieces` joins it: text, one byte of a character, or nothing for a control token."""
+        return self._spelling[index]
+
     def decode(self, ids: Sequence[int]) -> str:
         """Text of ids, without control tokens.
 

@@ -86,16 +86,20 @@ class TalkerDecoder:
         self.stack = StackDecoder(talker.stack)
 
     @torch.no_grad()
-    def frames(self, walks: Sequence[Walk], characters: Tensor, kv: Tensor) -> Tensor:
+    def frames(
+        self, walks: Sequence[Walk], characters: Tensor, kv: Tensor, moving: Sequence[int] | None = None
+    ) -> Tensor:
         """Make the next frame of each utterance; the walks take theirs.
 
         Args:
             walks: B utterances.
             characters: the state of the character that each is on, ``[B, D]``, see `Talker.condition`.
             kv: keys and values of the frames before, ``[L, B, P, 2, K, h]`` with a row for each walk; takes the new.
+            moving: which of them go on, by default all. The others stay where they are, and their next frame is
+                written over what this one left.
 
         Returns:
-            Codes ``[B, Q]`` int64, on the CPU.
+            Codes ``[B, Q]`` int64 of those that go on, on the CPU.
 
         Raises:
             UserError: if what the model computes is not finite.
@@ -106,7 +110,10 @@ class TalkerDecoder:
         x = self.talker.embed_codes(numbers[:, :-2]) + characters
         x = x + self.talker.condition.stay(stay.clamp_max(LONGEST_STAY - 1))
         end = max(len(walk.codes) for walk in walks) + 1
-        return self.choose(walks, self.stack.step_rows(x, at, kv[:, :, :end]))
+        states = self.stack.step_rows(x, at, kv[:, :, :end])
+        if moving is None:
+            return self.choose(walks, states)
+        return self.choose([walks[row] for row in moving], states[list(moving)])
 
     def choose(self, walks: Sequence[Walk], states: Tensor) -> Tensor:
         """Draw the codes of frames from states ``[B, D]``, and tell the walks; returns ``[B, Q]`` int64 on the CPU."""

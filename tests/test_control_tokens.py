@@ -26,9 +26,10 @@ from muomni.data.tasks import READ_PROMPTS, SplitConversations
 from muomni.data.text_corpus import file_documents, usable
 from muomni.errors import UserError
 from muomni.evaluate.speech import say as say_alone
-from muomni.generate import Session, last, say, transcribe
+from muomni.generate import Session, last, transcribe
 from muomni.omni import Omni
 from muomni.prompts import read_aloud
+from muomni.reading_aloud import say
 from muomni.tokenizer import CONTROLS, EOT, PAD, Tokenizer, train_tokenizer
 from muomni.train.conversing import Sample
 
@@ -179,7 +180,9 @@ def test_a_conversation_has_the_templates_controls_only(small: Small, text: str,
 def test_what_is_read_aloud_has_the_templates_controls_only(small: Small, text: str) -> None:
     model, t = small
     with read_by(model) as found, pytest.MonkeyPatch.context() as patch:
-        patch.setattr("muomni.generate.speak", lambda *given, **more: iter(()))  # the sound is not what this is about
+        patch.setattr(
+            "muomni.reading_aloud.speak", lambda *given, **more: iter(())
+        )  # the sound is not what this is about
         try:
             list(say(model, t, f"a {text}"))
         except UserError as error:

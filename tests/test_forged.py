@@ -35,8 +35,9 @@ from muomni.checkpoint import load_checkpoint, save_checkpoint
 from muomni.drawing import NO_NUMBERS
 from muomni.errors import UserError
 from muomni.evaluate.parts import Part
-from muomni.generate import Session, last, say
+from muomni.generate import Session, last
 from muomni.omni import Omni, load_omni
+from muomni.reading_aloud import say
 from muomni.sampling import Sampling
 from muomni.tokenizer import Tokenizer
 

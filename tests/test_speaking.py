@@ -10,9 +10,10 @@ from small_models import OMNI, small_omni
 from muomni import speech
 from muomni.checkpoint import load_checkpoint, save_checkpoint
 from muomni.errors import UserError
-from muomni.generate import Answer, AudioEvent, Session, TextEvent, last, say
+from muomni.generate import Answer, AudioEvent, Session, TextEvent, last
 from muomni.omni import Omni, load_omni
 from muomni.prompts import read_aloud
+from muomni.reading_aloud import say
 from muomni.sampling import Sampling
 from muomni.speech import sentences, speakable, spell_part
 from muomni.tokenizer import Tokenizer
@@ -88,7 +89,7 @@ def test_say_speaks_from_the_states_of_the_answer(small: Small, monkeypatch: pyt
         taken.append((list(ids), states))
         return []
 
-    monkeypatch.setattr("muomni.generate.speak", record)
+    monkeypatch.setattr("muomni.reading_aloud.speak", record)
     list(say(model, tokenizer, "Good morning."))
     ids = tokenizer.encode("Good morning.")
     head = [tokenizer.user, *tokenizer.encode(read_aloud("Good morning.")), tokenizer.end, tokenizer.assistant]

@@ -1,152 +1,31 @@
 """One model answering many requests: what stands between the web's event loop and the model.
 
-The event loop hands requests in and awaits their events; the model works in threads of its own.
+The event loop hands requests in and awaits their events. The Thinker writes in one thread, the Talker speaks in
+another, each for all requests together.
 """
 
 import asyncio
-import queue
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
-from dataclasses import dataclass, field
-from typing import Literal
+from collections import deque
+from collections.abc import Callable
 
 import torch
-from torch import Tensor
 
 from muomni.conversation import Prompt
 from muomni.decoder import Decoder
-from muomni.errors import UserError
-from muomni.generate import GREEDY, TextStream, say
 from muomni.matrix import Weights
 from muomni.omni import Omni
-from muomni.sampling import Sampling, answer_tokens
-from muomni.speech import SpeechStream
+from muomni.reading_aloud import sentences_to_read
+from muomni.serve.reading import Reading
+from muomni.serve.reply import Closed, End, Event, Full, Options, Reply, Sound, Text, Token, hand_over
+from muomni.serve.speaker import Speaker
+from muomni.serve.writer import Writer, Writing
 from muomni.tokenizer import Tokenizer
 
+__all__ = ["Closed", "End", "Engine", "Event", "Full", "Options", "Reply", "Sound", "Text", "Token"]
 
-@dataclass(frozen=True)
-class Options:
-    """How an answer is to be made.
-
-    Attributes:
-        sampling: how tokens are drawn.
-        max_tokens: at most; the context may leave room for fewer.
-        seed: of the draws of tokens and codes.
-        stop: texts that end the answer; they are not part of it.
-        logprobs: None, or how many alternatives to tell beside each token's log probability, 0 to 20.
-        bias: added to the logits of some ids; -100 and 100 ban and force.
-        presence_penalty, frequency_penalty: taken from the logits of tokens that the answer has, once and each time.
-        speak: also say the answer.
-        voice: index into the Talker's voices.
-    """
-
-    sampling: Sampling = GREEDY
-    max_tokens: int = 128
-    seed: int = 0
-    stop: tuple[str, ...] = ()
-    logprobs: int | None = None
-    bias: Mapping[int, float] = field(default_factory=dict)
-    presence_penalty: float = 0.0
-    frequency_penalty: float = 0.0
-    speak: bool = False
-    voice: int = 0
-
-
-@dataclass(frozen=True)
-class Token:
-    """A token of the answer was drawn.
-
-    Attributes:
-        id: of the token.
-        piece: text that is certain now; empty while a character, or a text that may be a stop, is incomplete.
-        logprob: of this token, natural; None if not asked for.
-        alternatives: the likeliest ids with their log probabilities.
-    """
-
-    id: int
-    piece: str
-    logprob: float | None = None
-    alternatives: tuple[tuple[int, float], ...] = ()
-
-
-@dataclass(frozen=True)
-class Text:
-    """The last text, that was held back until it was certain."""
-
-    piece: str
-
-
-@dataclass(frozen=True, eq=False)
-class Sound:
-    """More of the speech: float32 ``[samples]`` at the model's rate, on the CPU."""
-
-    wave: Tensor
-
-
-@dataclass(frozen=True)
-class End:
-    """The last event.
-
-    Attributes:
-        reason: why the text ended: ``stop``, the model's own or a given one; ``length``, a limit.
-        tokens: that were drawn, the one that ended the answer among them.
-    """
-
-    reason: Literal["stop", "length"]
-    tokens: int
-
-
-Event = Token | Text | Sound | End
-
-
-class Full(UserError):
-    """The queue is full.
-
-    Attributes:
-        seconds: after which it is worth trying again.
-    """
-
-    def __init__(self, seconds: float) -> None:
-        super().__init__("the server is busy: its queue is full; try again later")
-        self.seconds = seconds
-
-
-class Closed(UserError):
-    """The engine takes no requests any more."""
-
-
-class Reply:
-    """An answer on its way, to be read by one coroutine: ``async for event in reply``.
-
-    It ends after `End`, raises what went wrong in the model, and ends early, without `End`, once it was cancelled.
-    """
-
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self.loop = loop
-        self.queue: asyncio.Queue[Event | BaseException | None] = asyncio.Queue()
-        self.cancelled = threading.Event()
-
-    def cancel(self) -> None:
-        """Nobody wants the rest. What is queued is forgotten and the model stops at its next step; from any thread."""
-        self.cancelled.set()
-        self.give(None)
-
-    def give(self, event: Event | BaseException | None) -> None:
-        """Hand over an event, from any thread; None or an exception ends the reply."""
-        if not self.loop.is_closed():
-            self.loop.call_soon_threadsafe(self.queue.put_nowait, event)
-
-    async def __aiter__(self) -> AsyncIterator[Event]:
-        while not self.cancelled.is_set():
-            event = await self.queue.get()
-            if event is None or self.cancelled.is_set():
-                return
-            if isinstance(event, BaseException):
-                raise event
-            yield event
-            if isinstance(event, End):
-                return
+MEMORY = 0.9  # share that an answer's duration keeps in the running mean at the next answer
 
 
 class Engine:
@@ -156,112 +35,164 @@ class Engine:
         model: in eval mode.
         tokenizer: its tokenizer.
         weights: of the Thinker while it writes, see `muomni.matrix`.
-        slots: answers that are written at the same time.
+        slots: answers that are written, and spoken, at the same time.
         waiting: requests that may wait for a slot; more are refused.
+        threads: CPU threads of one product of the Thinker. More than one helps on an otherwise idle machine, and costs
+            many times what it gains where others want the same cores.
 
     Attributes:
-        active, queued: how many answers are being made and how many wait.
+        written: tokens so far.
     """
 
     def __init__(
-        self, model: Omni, tokenizer: Tokenizer, weights: Weights = "fp32", slots: int = 32, waiting: int = 64
+        self,
+        model: Omni,
+        tokenizer: Tokenizer,
+        weights: Weights = "fp32",
+        slots: int = 32,
+        waiting: int = 64,
+        threads: int = 1,
     ) -> None:
         self.model, self.tokenizer, self.slots, self.waiting = model, tokenizer, slots, waiting
         self.decoder = Decoder(model.thinker, weights)
-        self.active, self.queued, self.open = 0, 0, True
-        self.work: queue.Queue[Callable[[], None] | None] = queue.Queue()
-        self.thread = threading.Thread(target=self.loop, name="writer", daemon=True)
-        self.thread.start()
+        self.speaker = Speaker(model, tokenizer, slots)
+        self.writer = Writer(self.decoder, tokenizer, self.speaker, slots)
+        self.queue: deque[Writing] = deque()
+        self.readings: deque[Reading] = deque()
+        self.changed = threading.Condition()  # guards the queues, and wakes the writer
+        self.news = threading.Event()  # wakes the speaker
+        self.open, self.working = True, True
+        self.replies: dict[Reply, float] = {}  # those that are not complete, and when they came
+        self.duration = 1.0  # running mean of an answer's, seconds
+        self.threads = [
+            threading.Thread(target=self.run, args=(work, fail, count), name=work.__name__, daemon=True)
+            for work, fail, count in (
+                (self.write, self.writer.fail, threads),
+                (self.speak, self.speaker.fail, 1),
+            )
+        ]
+        for thread in self.threads:
+            thread.start()
 
-    def loop(self) -> None:
-        while (job := self.work.get()) is not None:
-            self.queued -= 1
-            self.active = 1
-            job()
-            self.active = 0
+    @property
+    def active(self) -> int:
+        """Requests that are being worked on."""
+        return len(self.replies) - self.queued
 
-    def submit(self, make: Callable[[], Iterator[Event]]) -> Reply:
-        if not self.open:
-            raise Closed("the server is stopping; try again later")
-        if self.queued >= self.waiting:
-            raise Full(1.0)
-        reply = Reply(asyncio.get_running_loop())
+    @property
+    def queued(self) -> int:
+        """Requests that wait for a slot."""
+        with self.changed:
+            return sum(not writing.reply.over.is_set() for writing in self.queue)
 
-        def job() -> None:
-            try:
-                for event in make():
-                    if reply.cancelled.is_set():
-                        return
-                    reply.give(event)
-            except Exception as error:
-                reply.give(error)
-
-        self.queued += 1
-        self.work.put(job)
-        return reply
+    @property
+    def written(self) -> int:
+        """Tokens that were written so far."""
+        return self.writer.written
 
     def ask(self, prompt: Prompt, options: Options) -> Reply:
         """Answer a prompt (`muomni.conversation.Conversation.prompt`). Call it in the event loop; it does not block.
 
         Raises:
             Full: if as many requests wait as may.
-            Closed: after `close`.
+            Closed: after `close`, and while it drains.
         """
-        return self.submit(lambda: self.write(prompt, options))
-
-    @torch.no_grad()
-    def write(self, prompt: Prompt, options: Options) -> Iterator[Event]:
-        stop = {self.tokenizer.end, self.tokenizer.eos}
-        rng = torch.Generator().manual_seed(options.seed)
-        written, states, reason = TextStream(self.tokenizer), list[Tensor](), "length"
-        live = SpeechStream(
-            self.model, self.tokenizer, torch.Generator().manual_seed(options.seed), voice=options.voice
-        )
-        count, limit = 0, min(options.max_tokens, prompt.plan.answer)
-        banned = self.tokenizer.controls - stop
-        for token, state in answer_tokens(self.decoder, prompt.x, stop, limit, options.sampling, rng, banned):
-            count += 1
-            if token in stop:
-                reason = "stop"
-                yield Token(token, "", None if options.logprobs is None else -0.1)
-                break
-            states.append(state)
-            yield Token(token, written.push(token), None if options.logprobs is None else -0.1)
-            if options.speak:
-                for piece in live.more(written.ids, states):
-                    yield Sound(piece.wave)
-        if rest := written.finish():
-            yield Text(rest)
-        if options.speak:
-            for piece in live.more(written.ids, states, last=True):
-                yield Sound(piece.wave)
-        yield End(reason, count)
+        reply = self.admitted()
+        with self.changed:
+            self.queue.append(Writing(prompt, options, reply, self.tokenizer))
+            self.changed.notify()
+        return reply
 
     def say(self, text: str, seed: int = 0, voice: int = 0) -> Reply:
         """Read a text aloud; the events are `Sound` and `End`. As `ask`.
 
         Raises:
             Full, Closed: as `ask`.
-            UserError: if there is nothing in it to say.
+            UserError: if there is nothing in it to say, or a sentence does not fit the context.
         """
+        sentences = sentences_to_read(self.model, self.tokenizer, text)
+        reply = self.admitted()
+        with self.changed:
+            self.readings.append(Reading(sentences, reply, seed, voice))
+            self.changed.notify()
+        return reply
 
-        def make() -> Iterator[Event]:
-            name = self.model.talker.cfg.voices[voice]
-            for event in say(self.model, self.tokenizer, text, seed, stream=True, voice=name):
-                yield Sound(event.wave)
-            yield End("stop", 0)
+    def admitted(self) -> Reply:
+        """A reply, if there is room for another request."""
+        if not self.open:
+            raise Closed("the server is stopping: it takes no new requests")
+        waiting = len(self.replies) - self.slots
+        if waiting >= self.waiting:
+            raise Full(max(1.0, round(self.duration * (waiting + 1) / self.slots, 1)))
+        reply = Reply(asyncio.get_running_loop(), self.left)
+        self.replies[reply] = time.monotonic()
+        return reply
 
-        return self.submit(make)
+    def left(self, reply: Reply) -> None:
+        """A reply is complete or not wanted; in the event loop."""
+        came = self.replies.pop(reply, None)
+        if came is not None and not reply.over.is_set():
+            self.duration = MEMORY * self.duration + (1 - MEMORY) * (time.monotonic() - came)
+
+    def run(self, work: Callable[[], None], fail: Callable[[BaseException], None], threads: int) -> None:
+        """A thread's whole life. What goes wrong in the model ends the answers that it works on, and nothing else."""
+        torch.set_num_threads(threads)
+        with torch.inference_mode():
+            while self.working:
+                try:
+                    work()
+                except Exception as error:
+                    fail(error)
+
+    def write(self) -> None:
+        """The writer's turn: new prompts, a sentence that is to be read, a token of every answer."""
+        with self.changed:
+            while self.working and not (self.queue or self.readings or self.writer.rows.inside):
+                self.changed.wait()
+            new = self.writer.take(self.queue)
+        if not self.working:
+            return
+        self.writer.admit(new)
+        if self.readings:
+            self.read()
+        self.writer.step()
+        self.writer.deliver()
+        if self.speaker.news:
+            self.news.set()
+
+    def read(self) -> None:
+        """A sentence of the text whose turn it is."""
+        reading = self.readings.popleft()
+        if reading.reply.over.is_set():
+            return
+        self.speaker.news.append(reading.next(self.decoder))
+        if reading.sentences:
+            self.readings.append(reading)
+
+    def speak(self) -> None:
+        """The speaker's turn: a frame of every utterance."""
+        if self.speaker.idle:
+            self.news.wait()
+        self.news.clear()
+        moved = self.speaker.step()
+        self.speaker.deliver()
+        if not moved and self.working:
+            self.news.wait()
 
     async def drain(self, seconds: float) -> bool:
         """Take nothing new and wait until all that was taken is done, ``seconds`` at most; whether all is."""
         self.open = False
         end = time.monotonic() + seconds
-        while (self.active or self.queued) and time.monotonic() < end:
+        while self.replies and time.monotonic() < end:
             await asyncio.sleep(0.02)
-        return not (self.active or self.queued)
+        return not self.replies
 
     def close(self) -> None:
         """End the threads; replies on their way end with `Closed`."""
-        self.open = False
-        self.work.put(None)
+        self.open = self.working = False
+        with self.changed:
+            self.changed.notify_all()
+        self.news.set()
+        for thread in self.threads:
+            thread.join()
+        hand_over([(reply, Closed("the server has stopped")) for reply in tuple(self.replies)])
