@@ -9,7 +9,7 @@ from typing import Any
 from fastapi import APIRouter, FastAPI, Request
 from starlette.responses import Response
 
-from muomni.serve import audio, chat, schema
+from muomni.serve import chat, hearing, schema, speaking
 from muomni.serve.documents import document, failures
 from muomni.serve.errors import ApiError, Json, add_handlers
 from muomni.serve.gate import Gate
@@ -96,7 +96,7 @@ def make_app(house: House, settings: Settings) -> FastAPI:
     app = FastAPI(title="muOmni", docs_url=None, redoc_url=None, lifespan=living)
     app.state.house, app.state.hall, app.state.settings = house, hall, settings
     add_handlers(app)
-    for part in (router, chat.router, audio.router):
+    for part in (router, chat.router, speaking.router, hearing.router):
         app.include_router(part)
     for name in ("realtime", "page"):
         add_part(app, name)

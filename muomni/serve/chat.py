@@ -15,7 +15,7 @@ from muomni.serve import sounds
 from muomni.serve.choices import Made, usage_of
 from muomni.serve.conversing import Asked, Read, fetched, in_turns, read
 from muomni.serve.details import details_of, times_of
-from muomni.serve.documents import JSON_BODY, answers
+from muomni.serve.documents import JSON_BODY, chat_answer, failures
 from muomni.serve.engine import End, Event, Options, Sound
 from muomni.serve.errors import Json, invalid
 from muomni.serve.hall import Hall, Job, hall_of
@@ -228,7 +228,7 @@ class ChatJob(Job):
 @router.post(
     "/v1/chat/completions",
     dependencies=[Depends(JSON_BODY)],
-    responses=answers(ChatAnswer, stream=ChatChunk),
+    responses={200: chat_answer(), **failures()},
     response_class=Json,
     summary="Answer a conversation",
 )

@@ -10,6 +10,9 @@ from pydantic import BaseModel
 from muomni import __version__
 from muomni.serve import schema
 from muomni.serve.errors import ApiError
+from muomni.serve.schema_answer import ChatAnswer, ChatChunk
+from muomni.serve.schema_audio import SpeechEvent, Transcription, TranscriptionEvent, VerboseTranscription
+from muomni.serve.sounds import MEDIA
 
 WAIT = {"Retry-After": {"description": "seconds", "required": True, "schema": {"type": "string"}}}
 ASK = {"WWW-Authenticate": {"required": True, "schema": {"type": "string"}}}
@@ -26,38 +29,46 @@ FAILURES: dict[int, str] = {
     503: "the server stops, or the answer took too long",
 }
 HEADERS: dict[int, Mapping[str, Any]] = {401: ASK, 429: WAIT}
+PLACE = "#/components/schemas/{model}"  # of a type in the document
+EVENTS = (ChatChunk, SpeechEvent, TranscriptionEvent)
 DESCRIPTION = "A server for muOmni, for clients of OpenAI's API. docs/serving.md says what differs."
 
 
 def failures(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """The descriptions of errors, for a route."""
+    """The descriptions of errors, for a route; of all that asking the model may end in, if none is named."""
     return {
         status: {"model": schema.Error, "description": FAILURES[status]}
         | ({"headers": HEADERS[status]} if status in HEADERS else {})
-        for status in statuses
+        for status in statuses or FAILURES
     }
 
 
-def answers(
-    whole: type[BaseModel], stream: type[BaseModel] | None = None, content: Mapping[str, Any] | None = None
-) -> dict[int | str, dict[str, Any]]:
-    """The descriptions of all answers of a route that asks the model.
+def events(form: type[BaseModel]) -> dict[str, Any]:
+    """The media type of server-sent events."""
+    told = f"in each event after `data: ` a {form.__name__} or an Error"
+    schema_of = {"$ref": PLACE.format(model=form.__name__)}
+    return {"text/event-stream": {"schema": {"type": "string", "description": told}, "x-event-schema": schema_of}}
 
-    Args:
-        whole: of an answer that comes at once.
-        stream: of the events of one that comes in pieces.
-        content: further media types.
-    """
-    media = dict(content or {})
-    if stream is not None:
-        name = stream.__name__
-        media["text/event-stream"] = {
-            "schema": {"type": "string", "description": f"`data: ` and a {name} or an Error in each event"}
-        }
-    first: dict[str, Any] = {"model": whole, "description": "the answer"}
-    if media:
-        first["content"] = media
-    return {200: first, **failures(*FAILURES)}
+
+def chat_answer() -> dict[str, Any]:
+    """What comes from a conversation."""
+    return {"model": ChatAnswer, "description": "the answer", "content": events(ChatChunk)}
+
+
+def speech_answer() -> dict[str, Any]:
+    """What comes from a text that is read aloud."""
+    files = {kind: {"schema": {"type": "string", "format": "binary"}} for kind in dict.fromkeys(MEDIA.values())}
+    return {"description": "the speech", "content": files | events(SpeechEvent)}
+
+
+def transcription_answer() -> dict[str, Any]:
+    """What comes from a recording."""
+    text = {"text/plain": {"schema": {"type": "string"}}}
+    return {
+        "model": Transcription | VerboseTranscription,
+        "description": "what was said",
+        "content": text | events(TranscriptionEvent),
+    }
 
 
 async def JSON_BODY(request: Request) -> None:  # noqa: N802  # a constant for `Depends`
@@ -88,6 +99,9 @@ def document(app: FastAPI, key: bool) -> dict[str, Any]:
     schemas = made.get("components", {}).get("schemas", {})
     for name in ("HTTPValidationError", "ValidationError"):
         schemas.pop(name, None)
+    for form in EVENTS:  # no route has them as its body, so FastAPI leaves them out
+        made_of = form.model_json_schema(ref_template=PLACE, mode="serialization")
+        schemas |= made_of.pop("$defs", {}) | {form.__name__: made_of}
     if key:
         made["components"]["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
     return made

@@ -128,10 +128,3 @@ async def told(events: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
     except Exception as error:
         known = as_api_error(error)
         yield sse(error_body(known.status_code, str(known.detail), known.param, known.code))
-
-
-async def first_of(events: AsyncIterator[T]) -> T | None:
-    """The first event, so that what fails at once still has its status; None if there is none."""
-    async for event in events:
-        return event
-    return None
