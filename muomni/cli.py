@@ -242,6 +242,10 @@ def make_parser() -> Parser:
 
     add_measuring(commands)
 
+    from muomni.serve.options import add_serve  # here, because it uses what is above
+
+    add_serve(commands)
+
     verify = commands.add_parser(
         "verify",
         help="whether a checkpoint is what its card says",

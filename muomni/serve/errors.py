@@ -1,0 +1,138 @@
+"""Errors as OpenAI's API tells them: a status and ``{"error": {"message", "type", "param", "code"}}``."""
+
+import json
+import logging
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import HTTPException, RequestValidationError
+from starlette.exceptions import HTTPException as StarletteHTTPException
+from starlette.responses import Response
+
+from muomni.errors import UserError, one_line, shortened
+from muomni.serve.engine import Closed, Full
+
+TYPES = {
+    401: "authentication_error",
+    403: "permission_error",
+    429: "rate_limit_error",
+    500: "server_error",
+    503: "server_error",
+}
+LONGEST = 400  # characters of a message, which may quote what came
+RETRY_S = 2  # after which another try is worth it while the server stops or changes
+log = logging.getLogger("muomni.serve")
+
+
+class ApiError(HTTPException):
+    """A request that is refused.
+
+    Args:
+        status: of HTTP.
+        message: what is wrong and what to do.
+        param: the field that is meant.
+        code: short name for programs.
+        headers: of the response.
+    """
+
+    def __init__(
+        self,
+        status: int,
+        message: str,
+        param: str | None = None,
+        code: str | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(status, message, dict(headers or {}))
+        self.param, self.code = param, code
+
+
+def invalid(message: str, param: str | None = None, code: str | None = "invalid_value") -> ApiError:
+    """A value that cannot be used: status 400."""
+    return ApiError(400, message, param, code)
+
+
+def too_large(message: str, param: str | None = None) -> ApiError:
+    """Something over a limit: status 413."""
+    return ApiError(413, message, param, "limit_exceeded")
+
+
+class Json(Response):
+    """JSON in ASCII: texts may hold halves of characters, which UTF-8 does not know."""
+
+    media_type = "application/json"
+
+    def render(self, content: Any) -> bytes:
+        """The bytes."""
+        return json.dumps(content, ensure_ascii=True, allow_nan=False, separators=(",", ":")).encode()
+
+
+def error_body(status: int, message: str, param: str | None = None, code: str | None = None) -> dict[str, Any]:
+    """What stands in the body of an error."""
+    kind = TYPES.get(status, "invalid_request_error")
+    return {"error": {"message": shortened(one_line(message), LONGEST), "type": kind, "param": param, "code": code}}
+
+
+def as_api_error(error: BaseException) -> ApiError:
+    """Any failure as what a client is told; one that nobody foresaw is logged and told without its words."""
+    if isinstance(error, ApiError):
+        return error
+    if isinstance(error, Full):
+        after = {"Retry-After": str(max(1, math.ceil(error.seconds)))}
+        return ApiError(429, str(error), None, "queue_full", after)
+    if isinstance(error, Closed):
+        return ApiError(503, str(error), None, "stopping", {"Retry-After": str(RETRY_S)})
+    if isinstance(error, UserError):
+        return invalid(str(error))
+    if isinstance(error, TimeoutError):
+        return ApiError(503, "the answer took longer than a request may (--request-seconds)", None, "timeout")
+    log.error("a request failed", exc_info=error)
+    return ApiError(500, "the server failed; its log has more", None, "internal_error")
+
+
+def response(error: ApiError) -> Json:
+    """The response of an error."""
+    body = error_body(error.status_code, str(error.detail), error.param, error.code)
+    return Json(body, error.status_code, error.headers)
+
+
+def of_validation(error: RequestValidationError) -> ApiError:
+    """The first fault of a body that does not have its form."""
+    first = error.errors()[0]
+    place = [str(part) for part in first["loc"] if part != "body"]
+    kind, message = str(first["type"]), str(first["msg"])
+    if kind == "json_invalid":
+        return ApiError(400, f"the body is not JSON ({first.get('ctx', {}).get('error', message)})", None, "bad_json")
+    param = shortened("".join(f"[{p}]" if p.isdigit() else f".{p}" for p in place).lstrip("."), 100) or None
+    if kind == "extra_forbidden":
+        return ApiError(400, f"{param}: this server knows no such parameter; leave it out", param, "unknown_parameter")
+    if kind == "missing":
+        code = "missing_required_parameter"
+        return ApiError(400, f"{param or 'body'}: is missing; give it", param, code)
+    return ApiError(400, f"{param or 'body'}: {message}", param, "invalid_value")
+
+
+def add_handlers(app: FastAPI) -> None:
+    """Have every failure of an application told in this shape."""
+
+    async def refused(request: Request, error: Exception) -> Response:
+        return response(as_api_error(error))
+
+    async def misformed(request: Request, error: Exception) -> Response:
+        assert isinstance(error, RequestValidationError)
+        return response(of_validation(error))
+
+    async def of_http(request: Request, error: Exception) -> Response:
+        if isinstance(error, ApiError):
+            return response(error)
+        assert isinstance(error, StarletteHTTPException)
+        told = {404: f"no route {request.url.path[:100]}", 405: f"{request.method} is not for {request.url.path[:100]}"}
+        message = told.get(error.status_code, str(error.detail))
+        return response(ApiError(error.status_code, message, None, None, error.headers))
+
+    app.add_exception_handler(RequestValidationError, misformed)
+    app.add_exception_handler(StarletteHTTPException, of_http)
+    for kind in (UserError, TimeoutError):
+        app.add_exception_handler(kind, refused)

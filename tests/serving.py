@@ -1,0 +1,123 @@
+"""A server of a checkpoint in a thread, for tests of what clients get from it."""
+
+import asyncio
+import base64
+import io
+import socket
+import threading
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import openai
+import soundfile
+import uvicorn
+from fastapi import FastAPI
+from PIL import Image
+
+from muomni.serve.app import make_app
+from muomni.serve.command import Server
+from muomni.serve.hall import Hall
+from muomni.serve.house import House, Source
+from muomni.serve.settings import Settings
+
+T = TypeVar("T")
+
+
+class Told(Server):
+    """A server that says when it listens."""
+
+    def __init__(self, config: uvicorn.Config, app: FastAPI, grace: float) -> None:
+        super().__init__(config, app, grace)
+        self.listens = threading.Event()
+
+    async def startup(self, sockets: list | None = None) -> None:
+        await super().startup(sockets)
+        self.listens.set()
+
+
+class Place:
+    """A running server.
+
+    Attributes:
+        url: of its API, without ``/v1``.
+        app, house, hall: what runs.
+        server: uvicorn's.
+    """
+
+    def __init__(self, app: FastAPI, server: Told, port: int) -> None:
+        self.app, self.server, self.url, self.port = app, server, f"http://127.0.0.1:{port}", port
+        self.house: House = app.state.house
+        self.hall: Hall = app.state.hall
+
+    def client(self, key: str = "none", **more: Any) -> openai.OpenAI:
+        """The official client, which does not try again by itself."""
+        return openai.OpenAI(base_url=f"{self.url}/v1", api_key=key, max_retries=0, timeout=30, **more)
+
+    def run(self, work: Coroutine[Any, Any, T]) -> T:
+        """Do something in the server's event loop."""
+        assert self.server.loop is not None
+        return asyncio.run_coroutine_threadsafe(work, self.server.loop).result(30)
+
+    def until(self, holds: Callable[[], bool]) -> None:
+        """Wait for something that the server comes to; fails after half a minute."""
+
+        async def wait() -> None:
+            async with asyncio.timeout(30):
+                while not holds():
+                    await asyncio.sleep(0.01)
+
+        self.run(wait())
+
+
+@contextmanager
+def running(folder: Path, settings: Settings | None = None, check_every: float = 0.0, **source: Any) -> Iterator[Place]:
+    """A server of a checkpoint's folder, on a free port."""
+    settings = settings or Settings()
+    house = House(Source(str(folder), **source), check_every=check_every)
+    app = make_app(house, settings)
+    listener = socket.create_server(("127.0.0.1", 0))
+    config = uvicorn.Config(app, log_level="warning", access_log=False, timeout_graceful_shutdown=5, lifespan="on")
+    server = Told(config, app, settings.grace)
+    thread = threading.Thread(target=lambda: asyncio.run(server.serve([listener])), name="server", daemon=True)
+    thread.start()
+    assert server.listens.wait(30)
+    try:
+        yield Place(app, server, listener.getsockname()[1])
+    finally:
+        server.should_exit = True
+        thread.join(30)
+        assert not thread.is_alive()
+
+
+def png(color: str = "red", size: tuple[int, int] = (40, 30)) -> bytes:
+    """A picture of one colour."""
+    file = io.BytesIO()
+    Image.new("RGB", size, color).save(file, "PNG")
+    return file.getvalue()
+
+
+def sound(seconds: float = 1.0, rate: int = 16000, kind: str = "WAV", seed: int = 0) -> bytes:
+    """Noise as a file."""
+    file = io.BytesIO()
+    soundfile.write(file, np.random.default_rng(seed).normal(0, 0.1, int(seconds * rate)), rate, format=kind)
+    return file.getvalue()
+
+
+def image_part(data: bytes) -> dict[str, Any]:
+    """A picture in a message."""
+    url = f"data:image/png;base64,{base64.b64encode(data).decode()}"
+    return {"type": "image_url", "image_url": {"url": url}}
+
+
+def audio_part(data: bytes, kind: str = "wav") -> dict[str, Any]:
+    """A recording in a message."""
+    return {"type": "input_audio", "input_audio": {"data": base64.b64encode(data).decode(), "format": kind}}
+
+
+def asked(*parts: Any) -> list[dict[str, Any]]:
+    """One question: text or parts."""
+    content = [{"type": "text", "text": part} if isinstance(part, str) else part for part in parts]
+    return [{"role": "user", "content": content}]
