@@ -10,6 +10,7 @@ decides between two words that are equally likely, a reply may go on differently
 
 import argparse
 import asyncio
+import base64
 import json
 import random
 import statistics
@@ -60,12 +61,14 @@ class Got:
     status: int
     text: str = ""
     tokens: int = 0
+    samples: int = 0  # of speech, at 24 kHz
+    sound: float = 0.0  # seconds to the first speech
     first: float = 0.0  # seconds to the first text
     seconds: float = 0.0
     error: str = ""
 
 
-async def ask(server: Served, question: Question, limit: int) -> Got:
+async def ask(server: Served, question: Question, limit: int, speak: bool = False) -> Got:
     """Ask, streaming, over a connection of its own."""
     body: dict[str, Any] = {
         "model": "muomni",
@@ -75,6 +78,8 @@ async def ask(server: Served, question: Question, limit: int) -> Got:
         "max_tokens": limit,
         "temperature": 0,
     }
+    if speak:
+        body |= {"modalities": ["text", "audio"], "audio": {"voice": "alloy", "format": "pcm16"}}
     if question.marks:
         body["logit_bias"] = {str(mark): 100 for mark in question.marks}
     data = json.dumps(body).encode()
@@ -93,7 +98,11 @@ async def ask(server: Served, question: Question, limit: int) -> Got:
                 if chunk.get("usage"):
                     got.tokens = chunk["usage"]["completion_tokens"]
                 for choice in chunk.get("choices", ()):
-                    if piece := choice["delta"].get("content"):
+                    audio = choice["delta"].get("audio") or {}
+                    if data64 := audio.get("data"):
+                        got.sound = got.sound or time.perf_counter() - began
+                        got.samples += len(base64.b64decode(data64)) // 2
+                    if piece := choice["delta"].get("content") or audio.get("transcript"):
                         got.first = got.first or time.perf_counter() - began
                         pieces.append(piece)
                 if "error" in chunk:
@@ -180,6 +189,23 @@ async def speed(server: Served, asked: Sequence[Question], rounds: int) -> dict[
     }
 
 
+async def speech(server: Served, asked: Sequence[Question]) -> dict[str, Any]:
+    """Spoken answers of some clients at once: seconds of speech a second, and to the first of it."""
+    found = {}
+    for clients in (1, 4, 8, 16):
+        began = time.perf_counter()
+        got = await asyncio.gather(*(ask(server, question, TOKENS, True) for question in asked[:clients]))
+        taken = time.perf_counter() - began
+        firsts = sorted(one.sound for one in got)
+        found[str(clients)] = {
+            "seconds of speech": round(sum(one.samples for one in got) / 24_000, 1),
+            "speech a second": round(sum(one.samples for one in got) / 24_000 / taken, 1),
+            "first speech, ms, median": round(1000 * firsts[len(firsts) // 2]),
+            "most": round(1000 * firsts[-1]),
+        }
+    return found
+
+
 async def crowd(
     server: Served, asked: Sequence[Question], clients: int, seconds: float, limit: int
 ) -> tuple[list[tuple[Question, Got]], list[tuple[float, float]]]:
@@ -230,7 +256,8 @@ def main() -> None:
             reference.answer(question, options.tokens)
         with serving(place, "--weights", options.weights) as server:
             fast = asyncio.run(speed(server, questions(tokenizer, 64, options.seed + 1, False), options.rounds))
-            print(json.dumps(fast, indent=1), flush=True)
+            spoken = asyncio.run(speech(server, questions(tokenizer, 16, options.seed + 2, True)))
+            print(json.dumps(fast | {"speech": spoken}, indent=1), flush=True)
             seconds = 60 * options.minutes
             came, memory = asyncio.run(crowd(server, marked, options.clients, seconds, options.tokens))
     kinds = Counter(
@@ -247,6 +274,7 @@ def main() -> None:
         "weights": options.weights,
         "seed": options.seed,
         "speed": fast,
+        "spoken answers by clients": spoken,
         "clients": options.clients,
         "minutes": options.minutes,
         "replies": dict(kinds),
