@@ -19,6 +19,7 @@ from PIL import Image
 
 from muomni.serve.app import make_app
 from muomni.serve.command import Server
+from muomni.serve.engine import Engine
 from muomni.serve.hall import Hall
 from muomni.serve.house import House, Source
 from muomni.serve.settings import Settings
@@ -44,11 +45,12 @@ class Place:
     Attributes:
         url: of its API, without ``/v1``.
         app, house, hall: what runs.
-        server: uvicorn's.
+        server, thread: uvicorn's, and where it runs.
     """
 
-    def __init__(self, app: FastAPI, server: Told, port: int) -> None:
-        self.app, self.server, self.url, self.port = app, server, f"http://127.0.0.1:{port}", port
+    def __init__(self, app: FastAPI, server: Told, thread: threading.Thread, port: int) -> None:
+        self.app, self.server, self.thread, self.port = app, server, thread, port
+        self.url = f"http://127.0.0.1:{port}"
         self.house: House = app.state.house
         self.hall: Hall = app.state.hall
 
@@ -73,6 +75,23 @@ class Place:
 
 
 @contextmanager
+def held(engine: Engine) -> Iterator[threading.Event]:
+    """Have a model stop before its next token, until the event is set or the block ends."""
+    free, step = threading.Event(), engine.writer.step
+
+    def later() -> None:
+        assert free.wait(60)
+        step()
+
+    engine.writer.step = later  # type: ignore[method-assign]
+    try:
+        yield free
+    finally:
+        free.set()
+        engine.writer.step = step  # type: ignore[method-assign]
+
+
+@contextmanager
 def running(folder: Path, settings: Settings | None = None, check_every: float = 0.0, **source: Any) -> Iterator[Place]:
     """A server of a checkpoint's folder, on a free port."""
     settings = settings or Settings()
@@ -85,7 +104,7 @@ def running(folder: Path, settings: Settings | None = None, check_every: float =
     thread.start()
     assert server.listens.wait(30)
     try:
-        yield Place(app, server, listener.getsockname()[1])
+        yield Place(app, server, thread, listener.getsockname()[1])
     finally:
         server.should_exit = True
         thread.join(30)

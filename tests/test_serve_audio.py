@@ -13,8 +13,9 @@ import pytest
 import torch
 from serving import Place, running, sound
 
-from muomni.generate import say, transcribe
+from muomni.generate import transcribe
 from muomni.omni import Omni
+from muomni.reading_aloud import say
 from muomni.serve.hearing import at_pauses
 from muomni.serve.inputs import recording
 from muomni.serve.schema_audio import SpeechEvent, Transcription, TranscriptionEvent, VerboseTranscription
