@@ -10,12 +10,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
+import httpx
 import numpy as np
 import openai
 import soundfile
 import uvicorn
 from fastapi import FastAPI
 from PIL import Image
+from prometheus_client.parser import text_string_to_metric_families
 
 from muomni.serve.app import make_app
 from muomni.serve.command import Server
@@ -140,3 +142,18 @@ def asked(*parts: Any) -> list[dict[str, Any]]:
     """One question: text or parts."""
     content = [{"type": "text", "text": part} if isinstance(part, str) else part for part in parts]
     return [{"role": "user", "content": content}]
+
+
+BODY: dict[str, Any] = {"model": "muomni", "messages": asked("What is it?")}
+
+
+def chat(place: Place, **more: object) -> httpx.Response:
+    """Ask `BODY` with more in it."""
+    return httpx.post(f"{place.url}/v1/chat/completions", json=BODY | more, timeout=60)
+
+
+def value(place: Place, name: str, **labels: str) -> float:
+    """A figure of /metrics, all of its labels summed."""
+    text = httpx.get(f"{place.url}/metrics").text
+    samples = [s for family in text_string_to_metric_families(text) for s in family.samples if s.name == name]
+    return sum(s.value for s in samples if labels.items() <= s.labels.items())
