@@ -10,15 +10,18 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
+import httpx
 import numpy as np
 import openai
 import soundfile
 import uvicorn
 from fastapi import FastAPI
 from PIL import Image
+from prometheus_client.parser import text_string_to_metric_families
 
 from muomni.serve.app import make_app
 from muomni.serve.command import Server
+from muomni.serve.engine import Engine
 from muomni.serve.hall import Hall
 from muomni.serve.house import House, Source
 from muomni.serve.settings import Settings
@@ -44,11 +47,12 @@ class Place:
     Attributes:
         url: of its API, without ``/v1``.
         app, house, hall: what runs.
-        server: uvicorn's.
+        server, thread: uvicorn's, and where it runs.
     """
 
-    def __init__(self, app: FastAPI, server: Told, port: int) -> None:
-        self.app, self.server, self.url, self.port = app, server, f"http://127.0.0.1:{port}", port
+    def __init__(self, app: FastAPI, server: Told, thread: threading.Thread, port: int) -> None:
+        self.app, self.server, self.thread, self.port = app, server, thread, port
+        self.url = f"http://127.0.0.1:{port}"
         self.house: House = app.state.house
         self.hall: Hall = app.state.hall
 
@@ -73,6 +77,23 @@ class Place:
 
 
 @contextmanager
+def held(engine: Engine) -> Iterator[threading.Event]:
+    """Have a model stop before its next token, until the event is set or the block ends."""
+    free, step = threading.Event(), engine.writer.step
+
+    def later() -> None:
+        assert free.wait(60)
+        step()
+
+    engine.writer.step = later  # type: ignore[method-assign]
+    try:
+        yield free
+    finally:
+        free.set()
+        engine.writer.step = step  # type: ignore[method-assign]
+
+
+@contextmanager
 def running(folder: Path, settings: Settings | None = None, check_every: float = 0.0, **source: Any) -> Iterator[Place]:
     """A server of a checkpoint's folder, on a free port."""
     settings = settings or Settings()
@@ -85,7 +106,7 @@ def running(folder: Path, settings: Settings | None = None, check_every: float =
     thread.start()
     assert server.listens.wait(30)
     try:
-        yield Place(app, server, listener.getsockname()[1])
+        yield Place(app, server, thread, listener.getsockname()[1])
     finally:
         server.should_exit = True
         thread.join(30)
@@ -121,3 +142,18 @@ def asked(*parts: Any) -> list[dict[str, Any]]:
     """One question: text or parts."""
     content = [{"type": "text", "text": part} if isinstance(part, str) else part for part in parts]
     return [{"role": "user", "content": content}]
+
+
+BODY: dict[str, Any] = {"model": "muomni", "messages": asked("What is it?")}
+
+
+def chat(place: Place, **more: object) -> httpx.Response:
+    """Ask `BODY` with more in it."""
+    return httpx.post(f"{place.url}/v1/chat/completions", json=BODY | more, timeout=60)
+
+
+def value(place: Place, name: str, **labels: str) -> float:
+    """A figure of /metrics, all of its labels summed."""
+    text = httpx.get(f"{place.url}/metrics").text
+    samples = [s for family in text_string_to_metric_families(text) for s in family.samples if s.name == name]
+    return sum(s.value for s in samples if labels.items() <= s.labels.items())

@@ -96,7 +96,7 @@ class ChatJob(Job):
         self.audio_names = [f"audio_{secrets.token_hex(12)}" for _ in range(asked.n or 1)]
         self.details: Details | None = None
         self.rate = self.served.engine.model.cfg.mel.sample_rate
-        self.made = [Made(self.served.spelling, self.watch, self.rate) for _ in range(asked.n or 1)]
+        self.made = [Made(self.served.engine.tokenizer, self.watch, self.rate) for _ in range(asked.n or 1)]
 
     async def start(self) -> None:
         """Read the conversation, and have the answers begun; raises `ApiError`, `Full` and `Closed`."""

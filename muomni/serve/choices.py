@@ -10,7 +10,7 @@ from muomni.serve.engine import End, Event, Sound, Text, Token
 from muomni.serve.metrics import Stopwatch
 from muomni.serve.schema import CompletionDetails, PromptDetails, Usage
 from muomni.serve.schema_answer import Likely, Logprobs, TokenLogprob
-from muomni.serve.spelling import Spelling
+from muomni.tokenizer import Tokenizer
 
 FRAMES = 50  # of speech, a second
 
@@ -27,7 +27,7 @@ class Made:
         tokens: that were drawn.
     """
 
-    spelling: Spelling
+    tokenizer: Tokenizer
     watch: Stopwatch
     rate: int
     logprobs: list[TokenLogprob] = field(default_factory=list)
@@ -57,7 +57,7 @@ class Made:
 
     def told(self, token: Token) -> TokenLogprob | None:
         """A token with its log probability, if that was asked for and it spells something."""
-        if token.logprob is None or not self.spelling.bytes(token.id):
+        if token.logprob is None or not self.tokenizer.spelled(token.id):
             return None
         first = not self.logprobs
         alternatives = [self.likely(other, logprob, first) for other, logprob in token.alternatives]
@@ -65,7 +65,8 @@ class Made:
 
     def likely(self, token: int, logprob: float, first: bool) -> Likely:
         """A token as the API tells it; an answer begins without the space that is part of its first token."""
-        spelled = self.spelling.bytes(token)
+        text = self.tokenizer.spelled(token)
+        spelled = text if isinstance(text, bytes) else text.encode()
         if first:
             spelled = spelled.removeprefix(b" ")
         return Likely(

@@ -58,7 +58,7 @@ class Server(uvicorn.Server):
                 await self.app.state.gate.idle.wait()
         except TimeoutError:
             print(f"{self.app.state.gate.asking} requests took longer; they end", file=sys.stderr, flush=True)
-            self.app.state.house.current.engine.close()
+            await asyncio.to_thread(self.app.state.house.current.engine.close)
         self.should_exit = True
 
 

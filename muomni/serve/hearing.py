@@ -91,7 +91,7 @@ class HearingJob(Job):
         for number, prompt in enumerate(self.prompts):
             if number:
                 self.begin([partial(self.served.engine.ask, prompt, self.options)])
-            made = Made(self.served.spelling, self.watch, self.served.engine.model.cfg.mel.sample_rate)
+            made = Made(self.served.engine.tokenizer, self.watch, self.served.engine.model.cfg.mel.sample_rate)
             self.made.append(made)
             async for _, event in merged(self.replies[-1:], self.deadline):
                 piece, _ = made.take(event)

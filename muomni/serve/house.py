@@ -21,7 +21,6 @@ from muomni.matrix import Weights
 from muomni.model_sources import fetch_model
 from muomni.omni import load_omni
 from muomni.serve.engine import Closed, End, Engine, Options
-from muomni.serve.spelling import Spelling
 from muomni.untrusted import MOST_JSON, plain_file
 
 log = logging.getLogger("muomni.serve")
@@ -79,7 +78,6 @@ class Served:
     created: int
     fingerprint: str
     mark: tuple[Path, str]
-    spelling: Spelling
     leases: int = 0
     free: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -97,7 +95,7 @@ def load(source: Source, name: str) -> Served:
             break
     digest = hashlib.sha256(f"{card['weights_sha256']} {source.weights} {source.device}".encode()).hexdigest()
     engine = Engine(model, tokenizer, source.weights, source.slots, source.queue)
-    return Served(engine, name, int(time.time()), f"fp_{digest[:12]}", mark, Spelling(tokenizer))
+    return Served(engine, name, int(time.time()), f"fp_{digest[:12]}", mark)
 
 
 async def try_out(served: Served) -> None:
@@ -190,7 +188,7 @@ class House:
         try:
             await try_out(fresh)
         except Exception as error:
-            fresh.engine.close()
+            await asyncio.to_thread(fresh.engine.close)
             self.tell(f"the model stays as it is: {error}", error)
             return False
         old, self.current = self.current, fresh
@@ -212,7 +210,7 @@ class House:
         """Close a model once its requests are done."""
         if not await self.emptied(old, self.drain):
             log.error("the old model did not finish in %.0f s; its requests end", self.drain)
-        old.engine.close()
+        await asyncio.to_thread(old.engine.close)
 
     async def emptied(self, served: Served, seconds: float) -> bool:
         """Wait until all requests of a model are done, ``seconds`` at most; whether they are."""
@@ -229,8 +227,9 @@ class House:
         self.stopping.set()
         if self.watch is not None:
             self.watch.cancel()
-        done = await self.emptied(self.current, seconds)
-        self.current.engine.close()
-        for leaving in list(self.leaving):  # what an old model still had to do is among what was begun
-            leaving.cancel()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await asyncio.gather(*self.leaving)
+        done = await self.emptied(self.current, seconds) and not self.leaving
+        await asyncio.to_thread(self.current.engine.close)
         return done
