@@ -1,0 +1,146 @@
+"""The realtime interface: speech in and out over a WebSocket, with events of OpenAI's Realtime API.
+
+`docs/realtime.md` tells what of it there is.
+"""
+
+import asyncio
+import contextlib
+import logging
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+
+import torch
+from fastapi import APIRouter, WebSocket, WebSocketDisconnect
+from starlette.responses import JSONResponse
+
+from muomni.serve.house import House
+from muomni.serve.realtime_channel import Outbox
+from muomni.serve.realtime_dialogue import Limits
+from muomni.serve.realtime_session import Session
+
+GOING_AWAY, POLICY = 1001, 1008  # RFC 6455
+THREADS = 2  # of encoders
+SUBPROTOCOL = "realtime"  # what browsers ask for beside their key
+LAST_WORDS_S = 5.0  # for a client to take what was sent before the connection is closed
+log = logging.getLogger("muomni.serve")
+router = APIRouter()
+
+
+def _pool() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(THREADS, "realtime", initializer=torch.set_num_threads, initargs=(1,))
+
+
+@dataclass
+class Connections:
+    """What all sessions of an application share; ``app.state.realtime``.
+
+    Attributes:
+        limits: of each.
+        sessions: that are open.
+        pool: threads for encoders.
+    """
+
+    limits: Limits = field(default_factory=Limits)
+    sessions: set[Session] = field(default_factory=set)
+    pool: ThreadPoolExecutor = field(default_factory=_pool)
+
+
+def connections(websocket: WebSocket) -> Connections:
+    """Those of the application; made with the first."""
+    state = websocket.app.state
+    if not hasattr(state, "realtime"):
+        state.realtime = Connections()
+    found: Connections = state.realtime
+    return found
+
+
+@router.websocket("/v1/realtime")
+async def realtime(websocket: WebSocket) -> None:
+    """A session, until the client goes, the server stops, or a limit is reached."""
+    house: House = websocket.app.state.house
+    shared = connections(websocket)
+    if len(shared.sessions) >= shared.limits.connections:
+        await refuse(
+            websocket, 429, "too many realtime sessions; try again later", "too_many_sessions", {"Retry-After": "5"}
+        )
+        return
+    model = websocket.query_params.get("model", house.current.name)
+    if model != house.current.name:
+        await refuse(
+            websocket, 404, f"no model {model!r:.80} here; there is {house.current.name!r}", "model_not_found", {}
+        )
+        return
+    offered = websocket.scope.get("subprotocols", ())
+    await websocket.accept(SUBPROTOCOL if SUBPROTOCOL in offered else None)
+    outbox = Outbox(shared.limits.unsent)
+    session = Session(house, outbox, shared.pool, shared.limits)
+    shared.sessions.add(session)
+    try:
+        await serve(websocket, session, outbox)
+    finally:
+        shared.sessions.discard(session)
+        await session.close()
+
+
+async def refuse(websocket: WebSocket, status: int, message: str, code: str, headers: dict[str, str]) -> None:
+    """Answer the handshake with an error of HTTP."""
+    kind = "rate_limit_error" if status == 429 else "invalid_request_error"
+    body = {"error": {"message": message, "type": kind, "param": None, "code": code}}
+    await websocket.send_denial_response(JSONResponse(body, status, headers))
+
+
+async def serve(websocket: WebSocket, session: Session, outbox: Outbox) -> None:
+    """Read events, send events, and watch for what ends the session, until one of them is done."""
+    session.begin()
+    tasks = {
+        asyncio.create_task(work) for work in (read(websocket, session), outbox.run(websocket), watch(session, outbox))
+    }
+    try:
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        for task in done:
+            with contextlib.suppress(WebSocketDisconnect):
+                if why := task.result():
+                    await websocket.close(*why)
+    except RuntimeError as error:  # what Starlette raises where the connection has gone
+        log.debug("a realtime connection ended: %s", error)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def read(websocket: WebSocket, session: Session) -> tuple[int, str] | None:
+    """Follow the client's events; gives why the connection is to be closed, or None if it is."""
+    while True:
+        try:
+            async with asyncio.timeout(session.limits.idle_s):
+                message = await websocket.receive()
+        except TimeoutError:
+            if session.answering or session.playback.playing:
+                continue
+            return 1000, f"idle for {session.limits.idle_s:.0f} s"
+        if message["type"] == "websocket.disconnect":
+            return None
+        await session.follow(message.get("text") or message.get("bytes") or "")
+
+
+async def watch(session: Session, outbox: Outbox) -> tuple[int, str]:
+    """Wait until the server stops, the session has lasted its time or the client was too slow; gives why."""
+    stop, slow = (asyncio.create_task(e.wait()) for e in (session.house.stopping, outbox.overflowed))
+    try:
+        await asyncio.wait((stop, slow), timeout=session.limits.session_s, return_when=asyncio.FIRST_COMPLETED)
+        if slow.done():
+            return POLICY, "events came faster than they were read"
+        if stop.done():
+            await session.finish()
+            session.tell("server_error", "the server is stopping; connect again later", "stopping")
+            why = GOING_AWAY, "the server is stopping"
+        else:
+            session.tell("invalid_request_error", "the session has lasted its time; connect again", "session_expired")
+            why = POLICY, "the session has lasted its time"
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(outbox.emptied.wait(), LAST_WORDS_S)
+        return why
+    finally:
+        stop.cancel()
+        slow.cancel()
