@@ -23,6 +23,7 @@ from muomni.serve.realtime import Connections, router
 from muomni.serve.realtime_dialogue import Limits
 
 PIECE = 480  # samples at 24 kHz: 20 ms
+LONG = "Read this aloud: good morning."  # what `small_omni` answers at length, in 13 s of sound
 
 
 class Server:
@@ -101,7 +102,7 @@ class Client:
         """All that came until the server has followed everything that was sent."""
         begin = len(self.events)
         await self.send("settled?", event_id="settle")
-        while not (await self.until("error"))["error"]["event_id"] == "settle":
+        while (await self.until("error"))["error"]["event_id"] != "settle":
             pass
         return self.events[begin:-1]
 

@@ -1,4 +1,4 @@
-"""What a realtime conversation consists of: messages with text, pictures and sound, as the model and the API see them."""
+"""What a realtime conversation consists of: messages with text, pictures and sound, for the model and for the API."""
 
 import base64
 import binascii
