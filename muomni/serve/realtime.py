@@ -5,7 +5,6 @@
 
 import asyncio
 import contextlib
-import logging
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
@@ -22,7 +21,6 @@ GOING_AWAY, POLICY = 1001, 1008  # RFC 6455
 THREADS = 2  # of encoders
 SUBPROTOCOL = "realtime"  # what browsers ask for beside their key
 LAST_WORDS_S = 5.0  # for a client to take what was sent before the connection is closed
-log = logging.getLogger("muomni.serve")
 router = APIRouter()
 
 
@@ -79,7 +77,6 @@ async def realtime(websocket: WebSocket) -> None:
         await serve(websocket, session, outbox)
     finally:
         shared.sessions.discard(session)
-        await session.close()
 
 
 async def refuse(websocket: WebSocket, status: int, message: str, code: str, headers: dict[str, str]) -> None:
@@ -92,21 +89,20 @@ async def refuse(websocket: WebSocket, status: int, message: str, code: str, hea
 async def serve(websocket: WebSocket, session: Session, outbox: Outbox) -> None:
     """Read events, send events, and watch for what ends the session, until one of them is done."""
     session.begin()
-    tasks = {
-        asyncio.create_task(work) for work in (read(websocket, session), outbox.run(websocket), watch(session, outbox))
-    }
+    works = (read(websocket, session), outbox.run(websocket), watch(session, outbox))
+    tasks = {asyncio.create_task(work) for work in works}
     try:
         done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-        for task in done:
-            with contextlib.suppress(WebSocketDisconnect):
-                if why := task.result():
-                    await websocket.close(*why)
-    except RuntimeError as error:  # what Starlette raises where the connection has gone
-        log.debug("a realtime connection ended: %s", error)
     finally:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        await session.close()
+    # Starlette raises these where the connection has gone.
+    with contextlib.suppress(WebSocketDisconnect, RuntimeError, TimeoutError):
+        for why in [task.result() for task in done]:
+            if why:
+                await asyncio.wait_for(websocket.close(*why), LAST_WORDS_S)
 
 
 async def read(websocket: WebSocket, session: Session) -> tuple[int, str] | None:

@@ -1,6 +1,7 @@
 """A realtime session: a client's events are followed here, and the turns of a spoken conversation kept."""
 
 import asyncio
+import logging
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -34,6 +35,7 @@ from muomni.serve.realtime_schema import (
     updated,
 )
 
+log = logging.getLogger("muomni.serve")
 LONG = 100_000  # characters of an event that is read in a thread, so that other clients do not wait
 
 
@@ -94,6 +96,10 @@ class Session:
                 await done
         except (BadEvent, UserError) as error:
             self.refuse(error, found.get("event_id"))
+        except Exception as error:  # a fault of this server; the connection stays
+            log.error("a realtime event failed", exc_info=error)
+            message = "the server failed at this event; its log has more"
+            self.tell("server_error", message, "internal_error", None, found.get("event_id"))
 
     def refuse(self, error: BadEvent | UserError, event: Any = None) -> None:
         """Send an error about an event of the client."""
