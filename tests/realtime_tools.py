@@ -14,13 +14,14 @@ from typing import Any
 import numpy as np
 import soxr
 import uvicorn
-from fastapi import FastAPI
 from websockets.asyncio.client import ClientConnection, connect
 
 from muomni.data.voices import Hibari, clean
+from muomni.serve.app import make_app
 from muomni.serve.house import House, Source
-from muomni.serve.realtime import Connections, router
+from muomni.serve.realtime import Connections
 from muomni.serve.realtime_dialogue import Limits
+from muomni.serve.settings import Settings
 
 PIECE = 480  # samples at 24 kHz: 20 ms
 LONG = "Read this aloud: good morning."  # what `small_omni` answers at length, in 13 s of sound
@@ -37,10 +38,8 @@ class Server:
 
     def __init__(self, checkpoint: Path, limits: Limits) -> None:
         self.house = House(Source(str(checkpoint)), "muomni")
-        self.app = FastAPI()
-        self.app.state.house = self.house
+        self.app = make_app(self.house, Settings())
         self.app.state.realtime = Connections(limits)
-        self.app.include_router(router)
         self.socket = socket.create_server(("127.0.0.1", 0))
         self.address = f"ws://127.0.0.1:{self.socket.getsockname()[1]}/v1"
         self.server = uvicorn.Server(uvicorn.Config(self.app, log_level="warning"))
@@ -63,7 +62,6 @@ class Server:
     def __exit__(self, *_: object) -> None:
         self.server.should_exit = True
         self.thread.join(20)
-        self.house.current.engine.close()
         self.socket.close()
 
 

@@ -148,7 +148,7 @@ def test_what_stands_together_is_one_question_in_the_models_order(server: Server
             await client.send("response.create")
             done = (await client.until("response.done"))["response"]
             said = ("Where is the cat?", "It is here.")
-            text, positions = expected(server, said, question="Be short. What is it?")
+            text, positions = expected(server, said, question="Be short.\nWhat\nis it?")
             assert done["output"][0]["content"][0]["text"] == text
             assert done["usage"]["input_tokens"] == positions
 

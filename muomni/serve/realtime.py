@@ -5,27 +5,20 @@
 
 import asyncio
 import contextlib
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
-import torch
 from fastapi import APIRouter, WebSocket, WebSocketDisconnect
-from starlette.responses import JSONResponse
 
-from muomni.serve.house import House
+from muomni.serve.errors import RETRY_S, ApiError, response
+from muomni.serve.hall import Hall
 from muomni.serve.realtime_channel import Outbox
 from muomni.serve.realtime_dialogue import Limits
 from muomni.serve.realtime_session import Session
 
 GOING_AWAY, POLICY = 1001, 1008  # RFC 6455
-THREADS = 2  # of encoders
 SUBPROTOCOL = "realtime"  # what browsers ask for beside their key
 LAST_WORDS_S = 5.0  # for a client to take what was sent before the connection is closed
 router = APIRouter()
-
-
-def _pool() -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(THREADS, "realtime", initializer=torch.set_num_threads, initargs=(1,))
 
 
 @dataclass
@@ -35,12 +28,10 @@ class Connections:
     Attributes:
         limits: of each.
         sessions: that are open.
-        pool: threads for encoders.
     """
 
     limits: Limits = field(default_factory=Limits)
     sessions: set[Session] = field(default_factory=set)
-    pool: ThreadPoolExecutor = field(default_factory=_pool)
 
 
 def connections(websocket: WebSocket) -> Connections:
@@ -55,23 +46,17 @@ def connections(websocket: WebSocket) -> Connections:
 @router.websocket("/v1/realtime")
 async def realtime(websocket: WebSocket) -> None:
     """A session, until the client goes, the server stops, or a limit is reached."""
-    house: House = websocket.app.state.house
+    hall: Hall = websocket.app.state.hall
     shared = connections(websocket)
-    if len(shared.sessions) >= shared.limits.connections:
-        await refuse(
-            websocket, 429, "too many realtime sessions; try again later", "too_many_sessions", {"Retry-After": "5"}
-        )
-        return
-    model = websocket.query_params.get("model", house.current.name)
-    if model != house.current.name:
-        await refuse(
-            websocket, 404, f"no model {model!r:.80} here; there is {house.current.name!r}", "model_not_found", {}
-        )
+    try:
+        check(websocket, hall, shared)
+    except ApiError as error:
+        await websocket.send_denial_response(response(error))
         return
     offered = websocket.scope.get("subprotocols", ())
     await websocket.accept(SUBPROTOCOL if SUBPROTOCOL in offered else None)
     outbox = Outbox(shared.limits.unsent)
-    session = Session(house, outbox, shared.pool, shared.limits)
+    session = Session(hall, outbox, shared.limits)
     shared.sessions.add(session)
     try:
         await serve(websocket, session, outbox)
@@ -79,11 +64,15 @@ async def realtime(websocket: WebSocket) -> None:
         shared.sessions.discard(session)
 
 
-async def refuse(websocket: WebSocket, status: int, message: str, code: str, headers: dict[str, str]) -> None:
-    """Answer the handshake with an error of HTTP."""
-    kind = "rate_limit_error" if status == 429 else "invalid_request_error"
-    body = {"error": {"message": message, "type": kind, "param": None, "code": code}}
-    await websocket.send_denial_response(JSONResponse(body, status, headers))
+def check(websocket: WebSocket, hall: Hall, shared: Connections) -> None:
+    """Raise `ApiError` if there is no room for a session, or no such model."""
+    if len(shared.sessions) >= shared.limits.connections:
+        message = f"{len(shared.sessions)} realtime sessions are open; try again later"
+        raise ApiError(429, message, None, "too_many_sessions", {"Retry-After": str(RETRY_S)})
+    model = websocket.query_params.get("model", hall.house.name)
+    if model != hall.house.name:
+        message = f"the model '{model[:80]}' does not exist; /v1/models lists what does"
+        raise ApiError(404, message, "model", "model_not_found")
 
 
 async def serve(websocket: WebSocket, session: Session, outbox: Outbox) -> None:
@@ -97,7 +86,7 @@ async def serve(websocket: WebSocket, session: Session, outbox: Outbox) -> None:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        await session.close()
+        await session.dialogue.close()
     # Starlette raises these where the connection has gone.
     with contextlib.suppress(WebSocketDisconnect, RuntimeError, TimeoutError):
         for why in [task.result() for task in done]:
@@ -122,7 +111,7 @@ async def read(websocket: WebSocket, session: Session) -> tuple[int, str] | None
 
 async def watch(session: Session, outbox: Outbox) -> tuple[int, str]:
     """Wait until the server stops, the session has lasted its time or the client was too slow; gives why."""
-    stop, slow = (asyncio.create_task(e.wait()) for e in (session.house.stopping, outbox.overflowed))
+    stop, slow = (asyncio.create_task(e.wait()) for e in (session.hall.house.stopping, outbox.overflowed))
     try:
         await asyncio.wait((stop, slow), timeout=session.limits.session_s, return_when=asyncio.FIRST_COMPLETED)
         if slow.done():

@@ -2,21 +2,21 @@
 
 import asyncio
 from collections.abc import Callable, Coroutine, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 from muomni.conversation import Conversation, Prompt
 from muomni.errors import UserError
 from muomni.prompts import DICTATION
 from muomni.serve.engine import End, Options, Text, Token
-from muomni.serve.house import House, Served
+from muomni.serve.errors import ApiError
+from muomni.serve.hall import Hall
+from muomni.serve.house import Served
 from muomni.serve.realtime_channel import Outbox
 from muomni.serve.realtime_items import Item, Part, message, turns
 from muomni.serve.realtime_schema import BadEvent
 from muomni.serve.voice_activity import RATE
 
-T = TypeVar("T")
 DICTATED = 128  # tokens of a transcript at most
 
 
@@ -50,9 +50,8 @@ class Dialogue:
     """A conversation's items.
 
     Args:
-        house: the model.
+        hall: the model, and threads.
         outbox: takes what the client is told.
-        pool: threads for encoders.
         limits: of it.
 
     Attributes:
@@ -60,15 +59,11 @@ class Dialogue:
         arriving: what decodes an item's pictures and sound, until it is done.
     """
 
-    def __init__(self, house: House, outbox: Outbox, pool: ThreadPoolExecutor, limits: Limits) -> None:
-        self.house, self.outbox, self.pool, self.limits = house, outbox, pool, limits
+    def __init__(self, hall: Hall, outbox: Outbox, limits: Limits) -> None:
+        self.hall, self.outbox, self.limits = hall, outbox, limits
         self.items: list[Item] = []
         self.arriving: dict[Item, asyncio.Task[None]] = {}
         self.tasks: set[asyncio.Task[None]] = set()
-
-    async def in_thread(self, function: Callable[..., T], *given: Any) -> T:
-        """Call something that takes a while."""
-        return await asyncio.get_running_loop().run_in_executor(self.pool, function, *given)
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """Do something beside the events."""
@@ -127,7 +122,7 @@ class Dialogue:
         self.outbox.put("conversation.item.added", item=shown, previous_item_id=before)
         self.outbox.put("conversation.item.done", item=shown, previous_item_id=before)
 
-    def admit(self, item: Item, place: int, refuse: Callable[[str], None]) -> None:
+    def admit(self, item: Item, place: int, refuse: Callable[[ApiError], None]) -> None:
         """Put in an item that a client made; it is announced once its pictures and sound are decoded."""
         self.insert(item, place)
         if all(part.kind == "text" for part in item.parts):
@@ -135,19 +130,19 @@ class Dialogue:
         else:
             self.arriving[item] = self.spawn(self.decode(item, refuse))
 
-    async def decode(self, item: Item, refuse: Callable[[str], None]) -> None:
+    async def decode(self, item: Item, refuse: Callable[[ApiError], None]) -> None:
         """Decode an item's pictures and sound; one that cannot be is taken out again."""
         try:
             for part in item.parts:
-                await self.in_thread(part.decode)
+                await self.hall.workers.run(part.decode, self.hall.settings.limits)
             if item in self.items:
                 self.announce(item)
                 while self.full():
                     self.remove(0)
-        except UserError as error:
+        except ApiError as error:
             if item in self.items:
                 self.items.remove(item)
-            refuse(str(error))
+            refuse(error)
         finally:
             self.arriving.pop(item, None)
 
@@ -170,7 +165,7 @@ class Dialogue:
         conversation = Conversation(served.engine.model, served.engine.tokenizer)
         context = conversation.model.cfg.thinker.context
         reserve = min(limit or context, context // 4)
-        return await self.in_thread(make_prompt, conversation, there, instructions, reserve)
+        return await self.hall.workers.run(make_prompt, conversation, there, instructions, reserve)
 
     async def transcribe(self, item: Item) -> None:
         """Write down what the user said, and tell."""
@@ -194,11 +189,11 @@ class Dialogue:
 
     async def dictate(self, part: Part) -> tuple[str, dict[str, int], int]:
         """The words of a recording, the positions that were read, and the tokens that were written."""
-        with self.house.lease() as served:
+        with self.hall.house.lease() as served:
             conversation = Conversation(served.engine.model, served.engine.tokenizer)
             reserve = min(DICTATED, conversation.model.cfg.thinker.context // 4)
             question = [part, Part("text", text=DICTATION)]
-            prompt = await self.in_thread(make_prompt, conversation, [Item("user", question)], "", reserve)
+            prompt = await self.hall.workers.run(make_prompt, conversation, [Item("user", question)], "", reserve)
             reply, text, count = served.engine.ask(prompt, Options(max_tokens=DICTATED)), "", 0
             try:
                 async for event in reply:

@@ -1,7 +1,5 @@
 """What a realtime conversation consists of: messages with text, pictures and sound, for the model and for the API."""
 
-import base64
-import binascii
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -11,15 +9,15 @@ import numpy.typing as npt
 import soxr
 from PIL import Image
 
-from muomni.base64_media import file_bytes
 from muomni.conversation import Conversation, Encoded
-from muomni.errors import UserError
-from muomni.media import load_image
+from muomni.serve.errors import invalid
+from muomni.serve.inputs import from_base64, from_data_address, picture
 from muomni.serve.realtime_channel import new_id
 from muomni.serve.realtime_schema import BadEvent, ContentParam, ItemParam
+from muomni.serve.settings import Limits
+from muomni.serve.sounds import WIRE_RATE
 from muomni.serve.voice_activity import RATE
 
-WIRE_RATE = 24000  # samples a second of sound on the wire
 SIDE = 512  # pixels that are kept of a picture; the model looks at fewer
 CHARACTERS_A_SECOND = 14.0  # that are spoken, where a sentence's own rate is not known yet
 
@@ -34,6 +32,7 @@ class Part:
         kind: what it is.
         text: of text; what was said, of sound, as far as it is known.
         source: what came, as base64 or a data address, until it is decoded.
+        param: in which field of the event.
         sound: float32 ``[n]`` at 16 kHz, what the user said.
         picture: at most `SIDE` wide and high.
         encoded: for which model it was encoded, and the states.
@@ -42,6 +41,7 @@ class Part:
     kind: Literal["text", "audio", "image"]
     text: str = ""
     source: str = ""
+    param: str = ""
     sound: Samples | None = None
     picture: Image.Image | None = None
     encoded: tuple[object, Encoded] | None = None
@@ -51,16 +51,17 @@ class Part:
         """Whether the model can read it."""
         return not self.source
 
-    def decode(self) -> None:
+    def decode(self, limits: Limits) -> None:
         """Make sound or picture of what came. Takes a while.
 
         Raises:
-            UserError: if it cannot be read.
+            ApiError: if it cannot be read, or is too large.
         """
         if self.kind == "image" and self.picture is None:
-            self.picture = read_picture(self.source)
+            self.picture = picture(from_data_address(self.source, self.param), limits, self.param)
+            self.picture.thumbnail((SIDE, SIDE), Image.Resampling.BICUBIC)
         if self.kind == "audio" and self.sound is None:
-            sound = soxr.resample(pcm_samples(self.source), WIRE_RATE, RATE)
+            sound = soxr.resample(pcm_samples(self.source, self.param), WIRE_RATE, RATE)
             self.sound = sound if len(sound) else np.zeros(1, np.float32)
         self.source = ""
 
@@ -143,39 +144,16 @@ def heard_text(text: str, seconds: float, length: float | None) -> str:
     return text[: text.rfind(" ", 0, count + 1)].rstrip() if " " in text[: count + 1] else ""
 
 
-def pcm_samples(source: str) -> Samples:
+def pcm_samples(source: str, param: str = "audio") -> Samples:
     """Base64 of sound on the wire to float32 ``[n]`` at its rate.
 
     Raises:
-        UserError: if it is no base64, or not whole samples of 16 bits.
+        ApiError: if it is no base64, or not whole samples of 16 bits.
     """
-    try:
-        data = base64.b64decode(source, validate=True)
-    except (binascii.Error, ValueError):
-        raise UserError("audio: not base64; encode the bytes of 16 bit samples") from None
+    data = from_base64(source, param)
     if len(data) % 2:
-        raise UserError("audio: an odd number of bytes; give whole samples of 16 bits")
+        raise invalid(f"{param}: an odd number of bytes; give whole samples of 16 bits", param)
     return np.frombuffer(data, "<i2").astype(np.float32) / 32768
-
-
-def pcm_base64(wave: Samples) -> str:
-    """Samples in [-1, 1] at the wire's rate as base64."""
-    pcm = np.round(wave.clip(-1, 1) * 32767).astype("<i2")
-    return base64.b64encode(pcm.tobytes()).decode()
-
-
-def read_picture(address: str) -> Image.Image:
-    """The picture of a data address, made small.
-
-    Raises:
-        UserError: if it is another address, or no picture that can be read.
-    """
-    head, _, body = address.partition(",")
-    if not (head.startswith("data:image/") and head.endswith(";base64")):
-        raise UserError("image_url: only data addresses are taken here (data:image/png;base64,...)")
-    picture = load_image(file_bytes(body, "image_url") or b"")
-    picture.thumbnail((SIDE, SIDE), Image.Resampling.BICUBIC)
-    return picture
 
 
 FIELDS = {"input_text": "text", "output_text": "text", "input_audio": "audio", "input_image": "image_url"}
@@ -215,7 +193,7 @@ def _new_part(content: ContentParam, role: str, param: str) -> Part:
         raise BadEvent(f"{param}.{name}: is missing; give it", "missing_required_parameter", f"{param}.{name}")
     if content.type in ("input_text", "output_text", "output_audio"):
         return Part("text", text=value)
-    return Part("audio" if content.type == "input_audio" else "image", source=value)
+    return Part("audio" if content.type == "input_audio" else "image", source=value, param=f"{param}.{name}")
 
 
 def answer_text(parts: Sequence[Part]) -> str:
@@ -261,7 +239,7 @@ def message(parts: Sequence[Part], conversation: Conversation, instructions: str
         for part in parts
         if part.kind == kind
     ]
-    text = " ".join(filter(None, [instructions.strip(), *(part.text.strip() for part in parts if part.kind == "text")]))
+    text = "\n".join(filter(None, [instructions.strip(), *(p.text.strip() for p in parts if p.kind == "text")]))
     if text:
         content.append({"type": "text", "text": text})
     return {"role": "user", "content": content}

@@ -7,8 +7,8 @@ import numpy.typing as npt
 import soxr
 
 from muomni.serve.realtime_channel import new_id
-from muomni.serve.realtime_items import WIRE_RATE
 from muomni.serve.realtime_schema import BadEvent, ServerVad
+from muomni.serve.sounds import WIRE_RATE
 from muomni.serve.voice_activity import RATE, VoiceActivity
 
 Samples = npt.NDArray[np.float32]

@@ -1,22 +1,21 @@
 """One answer of a realtime session, as the events that tell of it."""
 
 import asyncio
-import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
-import numpy as np
-import soxr
-
 from muomni.conversation import Prompt
-from muomni.errors import UserError
-from muomni.serve.engine import Closed, End, Event, Full, Options, Reply, Sound, Text, Token
-from muomni.serve.house import House, Served
+from muomni.serve.engine import End, Event, Options, Reply, Sound, Text, Token
+from muomni.serve.errors import as_api_error, error_body
+from muomni.serve.hall import Hall
+from muomni.serve.house import Served
+from muomni.serve.metrics import Stopwatch
 from muomni.serve.realtime_channel import Outbox, Playback, new_id
-from muomni.serve.realtime_items import WIRE_RATE, Item, Part, heard_text, pcm_base64
+from muomni.serve.realtime_items import Item, Part, heard_text
+from muomni.serve.sounds import WIRE_RATE, Wire, text
 
-log = logging.getLogger("muomni.serve")
+ROUTE = "/v1/realtime"  # in the metrics
 Status = Literal["in_progress", "completed", "cancelled", "incomplete", "failed"]
 FRAMES = 50  # of the Talker a second; what counts as a token of sound
 
@@ -27,7 +26,8 @@ class Wanted:
 
     Attributes:
         speak: in speech, with a transcript; else in text.
-        voice: by which name.
+        voice: its name.
+        speaker: its index.
         max_tokens: of its text; None: as many as there is room for.
         instructions: put before the question's text.
         kept: whether it becomes part of the conversation.
@@ -36,6 +36,7 @@ class Wanted:
 
     speak: bool
     voice: str
+    speaker: int
     max_tokens: int | None
     instructions: str
     kept: bool = True
@@ -53,16 +54,17 @@ class Response:
         conversation: its name.
         outbox: takes the events.
         playback: is told of the sound that was sent.
-        house: the model.
+        hall: the model, and metrics.
 
     Attributes:
         item: the message that it becomes; None before there is anything of it.
         status: how far it is.
     """
 
-    def __init__(self, wanted: Wanted, conversation: str, outbox: Outbox, playback: Playback, house: House) -> None:
+    def __init__(self, wanted: Wanted, conversation: str, outbox: Outbox, playback: Playback, hall: Hall) -> None:
         self.wanted, self.conversation = wanted, conversation
-        self.outbox, self.playback, self.house = outbox, playback, house
+        self.outbox, self.playback, self.hall = outbox, playback, hall
+        self.watch = Stopwatch(hall.metrics, ROUTE)
         self.id = new_id("resp")
         self.item: Item | None = None
         self.status: Status = "in_progress"
@@ -87,7 +89,7 @@ class Response:
         self.add = add
         self.outbox.put("response.created", response=self.wire())
         try:
-            with self.house.lease() as served:
+            with self.hall.house.lease() as served:
                 await self.make(served, make_prompt)
         except Exception as error:  # whatever goes wrong, the connection stays
             self.fail(error)
@@ -102,11 +104,10 @@ class Response:
         if not self.active:  # cancelled meanwhile
             return
         model = served.engine.model
-        self.rate = model.cfg.mel.sample_rate
-        self.resampler = soxr.ResampleStream(self.rate, WIRE_RATE, 1, "float32")
+        self.wire_sound = Wire(model.cfg.mel.sample_rate)
         limit = self.wanted.max_tokens or model.cfg.thinker.context
-        speak, voice = self.wanted.speak, model.talker.cfg.voice(self.wanted.voice)
-        self.reply = served.engine.ask(self.prompt, Options(max_tokens=limit, speak=speak, voice=voice))
+        options = Options(max_tokens=limit, speak=self.wanted.speak, voice=self.wanted.speaker)
+        self.reply = served.engine.ask(self.prompt, options)
         self.begin()
         async for event in self.reply:
             self.take(event)
@@ -125,10 +126,12 @@ class Response:
         if not self.active:
             return
         if isinstance(event, Token | Text):
-            self.tokens += isinstance(event, Token)
+            if isinstance(event, Token):
+                self.tokens += 1
+                self.watch.token()
             self.write(event.piece)
         elif isinstance(event, Sound):
-            self.sound(event.wave.numpy(), last=False)
+            self.sound(self.wire_sound.push(event.wave))
         elif isinstance(event, End):
             self.tokens = event.tokens
             self.ended(event)
@@ -142,21 +145,21 @@ class Response:
             kind = "output_audio_transcript" if self.wanted.speak else "output_text"
             self.delta(f"response.{kind}.delta", delta=piece)
 
-    def sound(self, wave: Any, last: bool) -> None:
-        """More speech, ``[n]`` float32 at the model's rate."""
+    def sound(self, pcm: bytes) -> None:
+        """More speech, as it goes over the wire."""
         assert self.item is not None
-        wave = self.resampler.resample_chunk(wave, last)
-        if len(wave):
-            seconds = len(wave) / WIRE_RATE
+        if pcm:
+            seconds = len(pcm) / 2 / WIRE_RATE
+            self.watch.sound()
             self.item.sent += seconds
-            self.delta("response.output_audio.delta", seconds, delta=pcm_base64(wave))
+            self.delta("response.output_audio.delta", seconds, delta=text(pcm))
             self.playback.add(self.item, seconds)
 
     def ended(self, event: End) -> None:
         """The model has finished."""
         assert self.item is not None
         if self.wanted.speak:
-            self.sound(np.zeros(0, np.float32), last=True)
+            self.sound(self.wire_sound.finish())
             self.item.spoken = True
         if event.reason == "stop":
             self.close("completed", None)
@@ -185,29 +188,23 @@ class Response:
         """Tell what went wrong; only what a user can mend is told in words."""
         if not self.active:
             return
-        kind, code = ("server_error", "internal_error")
-        message = "the server failed; its log has more"
-        if isinstance(error, UserError):
-            kind, code, message = "invalid_request_error", "invalid_value", str(error)
-        if isinstance(error, Full):
-            kind, code = "rate_limit_error", "queue_full"
-        if isinstance(error, Closed):
-            kind, code = "server_error", "stopping"
-        if not isinstance(error, UserError):
-            log.error("a realtime response failed", exc_info=error)
-        self.close("failed", {"type": "failed", "error": {"type": kind, "code": code, "message": message}})
+        told = as_api_error(error)
+        fault = error_body(told.status_code, str(told.detail), told.param, told.code)["error"]
+        self.close("failed", {"type": "failed", "error": fault})
 
     def close(self, status: Status, details: dict[str, Any] | None) -> None:
         """Send the last events."""
         self.status, self.details = status, details
+        if self.prompt:
+            self.watch.done(self.prompt.plan.positions, self.tokens, self.frames)
         if self.item:
             self.item.status = "completed" if status == "completed" else "incomplete"
-            text = self.item.parts[0].text
+            words = self.item.parts[0].text
             if self.wanted.speak:
                 self.delta("response.output_audio.done")
-                self.delta("response.output_audio_transcript.done", transcript=text)
+                self.delta("response.output_audio_transcript.done", transcript=words)
             else:
-                self.delta("response.output_text.done", text=text)
+                self.delta("response.output_text.done", text=words)
             self.delta("response.content_part.done", part=self.part())
             if self.wanted.kept:
                 self.outbox.put("conversation.item.done", item=self.item.wire())
@@ -226,8 +223,8 @@ class Response:
     def part(self) -> dict[str, Any]:
         """The part of the item so far."""
         assert self.item is not None
-        text = self.item.parts[0].text
-        return {"type": "audio", "transcript": text} if self.wanted.speak else {"type": "text", "text": text}
+        words = self.item.parts[0].text
+        return {"type": "audio", "transcript": words} if self.wanted.speak else {"type": "text", "text": words}
 
     def wire(self) -> dict[str, Any]:
         """The response as the API shows it."""
@@ -246,10 +243,15 @@ class Response:
             "usage": None if self.active else self.usage(),
         }
 
+    @property
+    def frames(self) -> int:
+        """Of speech that was sent, as the Talker counts them."""
+        return round(self.item.sent * FRAMES) if self.item else 0
+
     def usage(self) -> dict[str, Any]:
         """Positions that were read; tokens that were written, and frames that were spoken."""
         read = self.prompt.plan.positions if self.prompt else {"text": 0, "audio": 0, "image": 0}
-        given, spoken = sum(read.values()), round(self.item.sent * FRAMES) if self.item else 0
+        given, spoken = sum(read.values()), self.frames
         kinds = {f"{kind}_tokens": count for kind, count in read.items()}
         return {
             "input_tokens": given,

@@ -4,12 +4,12 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from muomni.conversation import Prompt
-from muomni.errors import UserError
-from muomni.serve.house import House, Served
+from muomni.serve.errors import ApiError
+from muomni.serve.hall import USUAL_VOICES, Hall
+from muomni.serve.house import Served
 from muomni.serve.realtime_channel import Outbox, Playback, new_id
 from muomni.serve.realtime_dialogue import Dialogue, Limits
 from muomni.serve.realtime_items import Item, Part, new_item, pcm_samples
@@ -43,19 +43,19 @@ class Session:
     """One client's session.
 
     Args:
-        house: the model.
+        hall: the model, threads and metrics.
         outbox: takes what the client is told.
-        pool: threads for encoders.
         limits: of it.
     """
 
-    def __init__(self, house: House, outbox: Outbox, pool: ThreadPoolExecutor, limits: Limits) -> None:
-        self.house, self.outbox, self.limits = house, outbox, limits
+    def __init__(self, hall: Hall, outbox: Outbox, limits: Limits) -> None:
+        self.hall, self.outbox, self.limits = hall, outbox, limits
         self.name = new_id("conv")
-        self.dialogue = Dialogue(house, outbox, pool, limits)
+        self.dialogue = Dialogue(hall, outbox, limits)
         self.response: Response | None = None
         self.playback = Playback()
         self.listening = Listening(limits.turn_s)
+        house = hall.house
         self.voices: list[str] = list(house.current.engine.model.talker.cfg.voices)
         end = int(time.time() + limits.session_s)
         self.config = SessionConfig(id=new_id("sess"), model=house.current.name, expires_at=end)
@@ -89,25 +89,24 @@ class Session:
         try:
             if len(text) > self.limits.event:
                 raise BadEvent(f"the event has more than {self.limits.event:,} characters; send less at a time")
-            found = await self.dialogue.in_thread(read_json, text) if len(text) > LONG else read_json(text)
+            found = await self.hall.workers.run(read_json, text) if len(text) > LONG else read_json(text)
             event = read_event(found)
             done = self.handlers[type(event)](event)
             if asyncio.iscoroutine(done):
                 await done
-        except (BadEvent, UserError) as error:
+        except (BadEvent, ApiError) as error:
             self.refuse(error, found.get("event_id"))
         except Exception as error:  # a fault of this server; the connection stays
             log.error("a realtime event failed", exc_info=error)
             message = "the server failed at this event; its log has more"
             self.tell("server_error", message, "internal_error", None, found.get("event_id"))
 
-    def refuse(self, error: BadEvent | UserError, event: Any = None) -> None:
+    def refuse(self, error: BadEvent | ApiError, event: Any = None) -> None:
         """Send an error about an event of the client."""
-        if isinstance(error, UserError):
-            error = BadEvent(str(error))
-        self.tell("invalid_request_error", error.message, error.code, error.param, event)
+        message = error.message if isinstance(error, BadEvent) else str(error.detail)
+        self.tell("invalid_request_error", message, error.code, error.param, event)
 
-    def tell(self, kind: str, message: str, code: str, param: str | None = None, event: Any = None) -> None:
+    def tell(self, kind: str, message: str, code: str | None, param: str | None = None, event: Any = None) -> None:
         """Send an error."""
         event = event[:512] if isinstance(event, str) else None
         error = {"type": kind, "code": code, "message": message, "param": param, "event_id": event}
@@ -118,32 +117,31 @@ class Session:
         if self.response:
             await self.response.finished.wait()
 
-    async def close(self) -> None:
-        """Stop all that goes on for this client."""
-        await self.dialogue.close()
-
     # The session and its sound
 
     def update(self, event: SessionUpdate) -> None:
         """Change the configuration."""
         config = updated(self.config, event.session)
         voice, param = config.audio.output.voice, "session.audio.output.voice"
-        self.check_voice(voice, param)
+        self.speaker(voice, param)
         if voice != self.config.audio.output.voice and self.playback.item:
             raise BadEvent(f"{param}: stays as it is once something was said", "cannot_update_voice", param)
         self.config = config
         self.listening.detect(config.audio.input.turn_detection)
         self.outbox.put("session.updated", session=config.model_dump())
 
-    def check_voice(self, voice: str, param: str) -> None:
-        """Raise `BadEvent` unless the model has such a voice."""
-        if voice not in self.voices:
+    def speaker(self, voice: str, param: str) -> int:
+        """The index of a voice; raises `BadEvent` unless the model has it, or the API that name."""
+        if voice in self.voices:
+            return self.voices.index(voice)
+        if voice not in USUAL_VOICES:
             raise BadEvent(f"{param}: no voice {voice!r} here; there are {', '.join(self.voices)}", param=param)
+        return 0
 
     async def append(self, event: AudioAppend) -> None:
         """Hear more."""
         if len(event.audio) > LONG:
-            found = await self.dialogue.in_thread(lambda: self.listening.add(pcm_samples(event.audio)))
+            found = await self.hall.workers.run(lambda: self.listening.add(pcm_samples(event.audio)))
         else:
             found = self.listening.add(pcm_samples(event.audio))
         for change in found:
@@ -206,7 +204,7 @@ class Session:
         if event.previous_item_id is not None:
             root = event.previous_item_id == "root"
             place = 0 if root else 1 + self.dialogue.find(event.previous_item_id, "previous_item_id")
-        self.dialogue.admit(item, place, lambda why: self.refuse(BadEvent(why, param="item.content"), event.event_id))
+        self.dialogue.admit(item, place, lambda error: self.refuse(error, event.event_id))
 
     def delete(self, event: ItemDelete) -> None:
         """Take an item out of the conversation."""
@@ -262,12 +260,12 @@ class Session:
             items = list(self.dialogue.items)
         else:
             items = [new_item(given, f"response.input[{number}]") for number, given in enumerate(params.input)]
-        response = Response(wanted, self.name, self.outbox, self.playback, self.house)
+        response = Response(wanted, self.name, self.outbox, self.playback, self.hall)
         last = self.dialogue.items[-1] if self.dialogue.items else None
 
         async def prompt(served: Served) -> Prompt:
             for part in (part for item in items for part in item.parts if params.input is not None):
-                await self.dialogue.in_thread(part.decode)
+                await self.hall.workers.run(part.decode, self.hall.settings.limits)
             return await self.dialogue.prompt(served, items, wanted.instructions, wanted.max_tokens)
 
         def add(item: Item) -> None:
@@ -284,12 +282,12 @@ class Session:
         """How an answer is to be, of the session's configuration and its own."""
         config = self.config
         voice = (params.audio.output.voice if params.audio else None) or config.audio.output.voice
-        self.check_voice(voice, "response.audio.output.voice")
         tokens = params.max_output_tokens or config.max_output_tokens
         instructions = config.instructions if params.instructions is None else params.instructions
         return Wanted(
             speak=(params.output_modalities or config.output_modalities) == ["audio"],
             voice=voice,
+            speaker=self.speaker(voice, "response.audio.output.voice"),
             max_tokens=None if tokens == "inf" else int(tokens),
             instructions=instructions,
             kept=params.conversation == "auto",
