@@ -242,7 +242,7 @@ def main() -> None:
         for low, high in ((0.1, 0.3), (0.8, 1.0))
     )
     found = {
-        "machine": describe(pick_device(DeviceConfig())),
+        "machine": describe(pick_device(DeviceConfig(name="cpu", precision="fp32", threads=1, memory_gb=None))),
         "profile": options.checkpoint or options.profile,
         "weights": options.weights,
         "seed": options.seed,
