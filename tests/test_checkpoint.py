@@ -75,6 +75,12 @@ def test_saving_replaces_the_folder_and_leaves_nothing_else(tmp_path: Path) -> N
     assert {p.name for p in tmp_path.iterdir()} == {"thinker", "tokenizer.model"}
 
 
+def test_weights_can_be_read_by_whoever_can_read_the_card(tmp_path: Path) -> None:
+    save(tmp_path / "c", Tied())
+    modes = {path.name: oct(path.stat().st_mode) for path in (tmp_path / "c").iterdir()}
+    assert len(set(modes.values())) == 1, modes
+
+
 def test_a_crash_between_the_renames_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     save(tmp_path / "thinker", nn.Linear(2, 2))
     real, calls = checkpoint.os.replace, []
