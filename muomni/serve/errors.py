@@ -3,16 +3,18 @@
 import json
 import logging
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import HTTPException, RequestValidationError
+from starlette.datastructures import FormData
 from starlette.exceptions import HTTPException as StarletteHTTPException
 from starlette.responses import Response
 
 from muomni.errors import UserError, one_line, shortened
 from muomni.serve.engine import Closed, Full
+from muomni.serve.schema_chat import IMPOSSIBLE
 
 TYPES = {
     401: "authentication_error",
@@ -98,20 +100,42 @@ def response(error: ApiError) -> Json:
     return Json(body, error.status_code, error.headers)
 
 
+def field_of(place: Sequence[int | str], body: object, missing: bool) -> str:
+    """The name of a field, as ``messages[0].content``.
+
+    Args:
+        place: where pydantic found a fault; among the keys stand the names of the forms that it tried.
+        body: what was sent.
+        missing: whether the last key is not there.
+    """
+    name, value = "", body
+    for number, key in enumerate(place):
+        if isinstance(value, dict) and isinstance(key, str) and key in value:
+            name, value = f"{name}.{key}", value[key]
+        elif isinstance(value, list) and isinstance(key, int) and key < len(value):
+            name, value = f"{name}[{key}]", value[key]
+        elif missing and number == len(place) - 1:
+            name = f"{name}.{key}"
+    return shortened(one_line(name.lstrip(".")), 100)
+
+
 def of_validation(error: RequestValidationError) -> ApiError:
-    """The first fault of a body that does not have its form."""
-    first = error.errors()[0]
-    place = [str(part) for part in first["loc"] if part != "body"]
-    kind, message = str(first["type"]), str(first["msg"])
+    """The fault of a body that does not have its form; of several the one that is deepest in it."""
+    faults = [(fault, fault["loc"][1:], str(fault["type"])) for fault in error.errors()]
+    body = dict(error.body) if isinstance(error.body, FormData) else error.body
+    named = [(field_of(place, body, kind == "missing"), kind, fault) for fault, place, kind in faults]
+    param, kind, fault = max(named, key=lambda one: (one[0].count(".") + one[0].count("["), bool(one[0])))
     if kind == "json_invalid":
-        return ApiError(400, f"the body is not JSON ({first.get('ctx', {}).get('error', message)})", None, "bad_json")
-    param = shortened("".join(f"[{p}]" if p.isdigit() else f".{p}" for p in place).lstrip("."), 100) or None
+        why = one_line(fault.get("ctx", {}).get("error", ""))
+        return ApiError(400, f"the body is not JSON ({why})", None, "bad_json")
     if kind == "extra_forbidden":
-        return ApiError(400, f"{param}: this server knows no such parameter; leave it out", param, "unknown_parameter")
+        known = param in IMPOSSIBLE
+        why = "this model cannot follow it" if known else "this server knows no such parameter"
+        code = "unsupported_parameter" if known else "unknown_parameter"
+        return ApiError(400, f"{param}: {why}; leave it out", param, code)
     if kind == "missing":
-        code = "missing_required_parameter"
-        return ApiError(400, f"{param or 'body'}: is missing; give it", param, code)
-    return ApiError(400, f"{param or 'body'}: {message}", param, "invalid_value")
+        return ApiError(400, f"{param or 'body'}: is missing; give it", param or None, "missing_required_parameter")
+    return ApiError(400, f"{param or 'body'}: {fault['msg']}", param or None, "invalid_value")
 
 
 def add_handlers(app: FastAPI) -> None:

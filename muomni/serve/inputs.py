@@ -15,10 +15,11 @@ from muomni.errors import UserError
 from muomni.media import load_image
 from muomni.serve.errors import ApiError, invalid
 from muomni.serve.settings import Limits
-from muomni.sound import Samples, load_audio
+from muomni.sound import Samples, decode_audio, load_audio
 from muomni.untrusted import IMAGE_FORMATS
 
 MOST_RATE = 192_000  # Hz of a recording; a higher one would only fill the memory
+UNTOLD = 2**40  # samples that libsndfile tells of a FLAC that was made as a stream, whose header has no length
 
 
 def over_limit(message: str, param: str | None) -> ApiError:
@@ -85,11 +86,13 @@ def recording(data: bytes, limits: Limits, param: str, rate: int) -> Samples:
         known = None
     if known is not None and known.samplerate > MOST_RATE:
         raise over_limit(f"{param}: has {known.samplerate:,} Hz, at most {MOST_RATE:,} are read", param)
-    check_seconds(known.frames / known.samplerate if known is not None else 0.0, limits, param)
+    told = known is not None and known.frames < UNTOLD
+    check_seconds(known.frames / known.samplerate if told else 0.0, limits, param)
     try:
-        samples = load_audio(data, rate)
+        samples = load_audio(data, rate) if told or known is None else decode_audio(data, param, rate, needed=True)
     except UserError as error:
         raise invalid(f"{param}: {error}", param, "invalid_audio") from None
+    assert samples is not None
     check_seconds(len(samples) / rate, limits, param)
     return samples
 

@@ -157,14 +157,6 @@ class ChatRequest(Asked):
 
 
 # Parameters of OpenAI's API that this model cannot follow, which is not the same as an unknown one.
-IMPOSSIBLE = frozenset(
-    (
-        "functions",
-        "function_call",
-        "prediction",
-        "web_search_options",
-        "verbosity",
-        "moderation",
-        "prompt_cache_options",
-    )
+IMPOSSIBLE = (
+    *("functions", "function_call", "instructions", "prediction", "web_search_options", "verbosity", "moderation"),
 )
