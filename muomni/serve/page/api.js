@@ -31,6 +31,7 @@ async function failure(response) {
     window.dispatchEvent(new Event("key-needed"));
     return new ApiError(said || "The server asks for an API key; give it in the settings.", 401);
   }
+  said = said.replace(/^messages\[\S+: /, ""); // where in the request it stands; the page shows it there
   const wait = response.headers.get("Retry-After");
   if (response.status === 429) {
     return new ApiError(`The server is busy. Try again${wait ? ` in ${wait} s` : " in a moment"}.`, 429);

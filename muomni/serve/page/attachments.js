@@ -3,7 +3,7 @@
 import { byId, element, icon, notice } from "./dom.js";
 import { fileBase64, joined, wav } from "./sound.js";
 
-const MAX_BYTES = 25_000_000;
+const MAX_BYTES = 12_000_000;
 const MAX_SIDE = 1024; // the model sees far fewer pixels; larger pictures would only be slow to send
 export const RECORDING_RATE = 16000; // Hz, what the model hears
 

@@ -3,6 +3,7 @@
 import { Answer } from "./answer.js";
 import { chat } from "./api.js";
 import { announce, byId } from "./dom.js";
+import { messages } from "./history.js";
 import { Turn } from "./turn.js";
 
 const CUT = "cut off at the limit of tokens";
@@ -34,16 +35,6 @@ export class Chat {
     return this.run(turn);
   }
 
-  /** The API's messages up to a turn: those that were answered, and its own question. */
-  messages(turn) {
-    const messages = [];
-    for (const earlier of this.turns.slice(0, this.turns.indexOf(turn))) {
-      if (!earlier.answer?.text) continue;
-      messages.push({ role: "user", content: content(earlier) }, { role: "assistant", content: earlier.answer.text });
-    }
-    return [...messages, { role: "user", content: content(turn) }];
-  }
-
   async run(turn) {
     this.stop();
     const abort = new AbortController();
@@ -53,7 +44,7 @@ export class Chat {
     turn.begin(answer);
     this.onChange();
     const track = fields.audio ? this.player.begin((playing) => this.playing(turn, playing)) : null;
-    const request = { model: this.model, messages: this.messages(turn), ...fields };
+    const request = { model: this.model, messages: messages(this.turns, turn), ...fields };
     Object.assign(request, { stream: true, stream_options: { include_usage: true }, details: true });
     let failed = null;
     try {
@@ -125,10 +116,4 @@ export class Chat {
     byId("turns").replaceChildren();
     this.onChange();
   }
-}
-
-function content({ text, attachments }) {
-  if (!attachments.length) return text;
-  const parts = attachments.map((attachment) => attachment.part);
-  return text ? [...parts, { type: "text", text }] : parts;
 }

@@ -57,16 +57,16 @@ function cuts({ dropped_turns: turns, dropped_audio_s: cut }) {
 const input = (it) => (it.kind === "image" ? picture(it) : sound(it));
 
 /** The square that the encoder got, its patches in thin lines and what they are pooled to in thick ones. */
-function picture({ positions, patch_size: patch, grid, png }) {
+function picture({ positions, size, patch_size: patch, grid, png }) {
   const canvas = element("canvas", { role: "img" });
   const caption = element("figcaption");
   const image = new Image();
   image.onload = () => {
     const side = image.naturalWidth;
-    const patches = Math.round(side / patch);
+    const patches = side / patch;
     drawGrid(canvas, image, patches, grid);
     const words =
-      `${side} × ${side} pixels, ${patches} × ${patches} patches of ${patch}, ` +
+      `${size.join(" × ")} pixels, made ${side} × ${side}; ${patches} × ${patches} patches (thin lines), ` +
       `pooled to ${grid} × ${grid}: ${positions} positions`;
     caption.textContent = words;
     canvas.setAttribute("aria-label", `The picture as the model got it: ${words}`);

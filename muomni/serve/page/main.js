@@ -49,6 +49,7 @@ function show() {
   byId("empty").hidden = byId("turns").childElementCount > 0;
   byId("stop").hidden = !chat.busy;
   byId("send").hidden = Boolean(chat.abort);
+  byId("talk-start").hidden = chat.busy;
 }
 
 /** While talking the question's place is the talk's. */

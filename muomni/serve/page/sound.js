@@ -13,7 +13,7 @@ export function fromBase64(text) {
 export function toPcm16(samples) {
   const view = new DataView(new ArrayBuffer(2 * samples.length));
   samples.forEach((sample, i) => {
-    view.setInt16(2 * i, Math.round(Math.max(-1, Math.min(1, sample)) * 32767.5 - 0.5), true);
+    view.setInt16(2 * i, Math.max(-32768, Math.min(32767, Math.round(sample * 32768))), true);
   });
   return new Uint8Array(view.buffer);
 }
