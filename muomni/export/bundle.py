@@ -13,7 +13,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 PACKAGE = "muomni."
-ROOMS = ("muomni.export.hf.", "muomni.export.runtime.", PACKAGE)  # what the names of files leave out
+ROOMS = ("muomni.export.hf.", "muomni.export.runtime.", "muomni.export.", PACKAGE)  # what the names of files leave out
 HEADER = "# Taken from {name} of muOmni by `muomni export`; what the exported model does not need is left out."
 LONGEST = 120  # columns
 

@@ -12,6 +12,7 @@ from transformers import DynamicCache, GenerationMixin, PreTrainedModel
 from transformers.utils import ModelOutput
 
 from muomni.audio_encoder import frames_after
+from muomni.export.behind import causal_mask, places_behind, read_behind, real_positions
 from muomni.export.hf.configuration_muomni import MuOmniConfig
 from muomni.fusion import fuse
 from muomni.generate import say
@@ -56,10 +57,7 @@ class Speech:
 
 
 class Behind:
-    """transformers' cache for the Thinker's layers: what `muomni.layers.KVCache` is to them.
-
-    To the attention it always looks empty, so that it takes the mask that it is given, which knows what is padding.
-    """
+    """transformers' cache for the Thinker's layers, as `read_behind` takes it."""
 
     length = 0
 
@@ -152,26 +150,19 @@ class MuOmniForConditionalGeneration(PreTrainedModel, GenerationMixin):
     def read(self, x: Tensor, attention_mask: Tensor | None, position_ids: Tensor | None, cache: Any) -> Tensor:
         """Embeddings ``[B, T, D]`` behind what is in the cache to the Thinker's states ``[B, T, D]``.
 
-        `muomni.layers.Stack` reads one text from its beginning; this one also knows padding, on either side.
+        Raises:
+            ValueError: if the context is full.
         """
         b, t, _ = x.shape
         past = 0 if cache is None else cache.get_seq_length()
-        if attention_mask is None:
-            attention_mask = x.new_ones(b, past + t)
-        real = attention_mask.to(x.device).bool()  # [B, past + T]
-        if position_ids is None:
-            position_ids = (real.long().cumsum(1) - 1).clamp_min(0)[:, past:]
         stack = self.omni.thinker.stack
-        if int(position_ids.max()) >= stack.positions:
-            raise ValueError(f"{int(position_ids.max()) + 1} positions, the context holds {stack.positions}")
-        own = torch.arange(past, past + t, device=x.device)[:, None]
-        every = torch.arange(past + t, device=x.device)
-        mask = (real[:, None] & (every <= own)) | (every == own)  # padding sees itself, and softmax stays finite
-        rope = (stack.cos[position_ids][:, None], stack.sin[position_ids][:, None])  # [B, 1, T, h / 2]
-        behind: Any = Behind(cache)
-        for layer, block in enumerate(stack.blocks):
-            x = block(x, rope, mask[:, None], behind, layer)
-        return stack.norm(x)
+        if attention_mask is None:
+            attention_mask = torch.ones(b, past + t, device=x.device)
+        real, places = attention_mask.to(x.device).bool(), places_behind(past, x)
+        positions = real_positions(real, places) if position_ids is None else position_ids
+        if int(positions.max()) >= stack.positions:
+            raise ValueError(f"{int(positions.max()) + 1} positions, the context holds {stack.positions}")
+        return read_behind(stack, x, positions, causal_mask(real, places), Behind(cache))
 
     def forward(
         self,
