@@ -24,6 +24,8 @@ NEEDED = {"hf": (), "onnx": ("onnx", "onnxscript", "onnxruntime")}  # packages t
 def command(args: argparse.Namespace) -> int:
     """Run ``muomni export``."""
     formats = chosen(args.format)
+    if args.weights != "fp32" and "onnx" not in formats:
+        raise UserError(f"--weights {args.weights}: is of the Thinker in ONNX; give --format onnx too")
     out = Path(args.out)
     check_free(out)
     source = fetch_model(args.model) if args.model else Path(args.checkpoint)

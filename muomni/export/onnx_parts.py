@@ -78,7 +78,7 @@ class VisionEncoder(Part):
 
 
 class AudioEncoder(Part):
-    """Log-mel ``[M, F, bands]`` with lengths ``[M]`` to embeddings ``[M, ceil(F / 8), D]`` and their lengths ``[M]``."""
+    """Log-mel ``[M, F, bands]``, lengths ``[M]``, to embeddings ``[M, ceil(F / 8), D]`` and their lengths ``[M]``."""
 
     def forward(self, mel: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         states, lengths = self.model.audio_encoder(mel, lengths)
@@ -104,7 +104,7 @@ class ThinkerPart(Part):
 
 
 class Characters(Part):
-    """Characters ``[B, N]``, the Thinker's states of their tokens ``[B, N, Dt]`` and voices ``[B]`` to ``[B, N, D]``."""
+    """Characters ``[B, N]``, states of the Thinker for each ``[B, N, Dt]``, and voices ``[B]`` to ``[B, N, D]``."""
 
     def forward(self, characters: Tensor, states: Tensor, voice: Tensor) -> Tensor:
         return self.model.talker.condition(characters, states, voice)

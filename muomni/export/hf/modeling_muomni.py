@@ -1,7 +1,5 @@
 """The whole model as transformers runs it: text by `generate`, and speech by `generate_speech` and `say`."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any
 
@@ -9,67 +7,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import DynamicCache, GenerationMixin, PreTrainedModel
-from transformers.utils import ModelOutput
 
 from muomni.audio_encoder import frames_after
 from muomni.export.behind import causal_mask, places_behind, read_behind, real_positions
 from muomni.export.hf.configuration_muomni import MuOmniConfig
+from muomni.export.hf.outputs_muomni import Behind, MuOmniOutput, Speech, joined, keep_buffers
 from muomni.fusion import fuse
 from muomni.generate import say
 from muomni.omni import Omni
 from muomni.speech import speak
 
 PICTURES, RECORDINGS = ("pixel_values",), ("input_features", "feature_attention_mask")
-
-
-@dataclass
-class MuOmniOutput(ModelOutput):
-    """What a forward pass gives.
-
-    Attributes:
-        loss: mean cross-entropy in nats, if there are labels.
-        logits: ``[B, T, V]``, or of the last positions only.
-        cache: what was read, for the next call.
-        hidden_states: the Thinker's states ``[B, T, D]`` after its last normalisation, if asked for.
-    """
-
-    loss: Tensor | None = None
-    logits: Tensor | None = None
-    cache: Any = None
-    hidden_states: tuple[Tensor, ...] | None = None
-
-
-@dataclass
-class Speech:
-    """An answer in speech.
-
-    Attributes:
-        sequences: prompt and answer ``[1, T]`` int64; None for a text that was given.
-        waveform: float32 ``[samples]`` in [-1, 1]; no samples if nothing in the text can be said.
-        codes: of the codec, ``[T, Q]`` int64, 50 a second; None for a text that was given.
-        sampling_rate: samples a second.
-    """
-
-    sequences: Tensor | None
-    waveform: Tensor
-    codes: Tensor | None
-    sampling_rate: int
-
-
-class Behind:
-    """transformers' cache for the Thinker's layers, as `read_behind` takes it."""
-
-    length = 0
-
-    def __init__(self, cache: Any) -> None:
-        self.cache = cache
-
-    def append(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        """Put new keys and values ``[B, K, T, h]`` behind the others, and give all of them."""
-        if self.cache is None:
-            return k, v
-        keys, values = self.cache.update(k, v, layer)
-        return keys, values
 
 
 class MuOmniForConditionalGeneration(PreTrainedModel, GenerationMixin):
@@ -230,7 +178,7 @@ class MuOmniForConditionalGeneration(PreTrainedModel, GenerationMixin):
             for names, owners in ((PICTURES, pictures), (RECORDINGS, recordings)):
                 order = [i for row in range(len(input_ids)) for _ in range(expand_size) for i in owners[row]]
                 media |= {name: media[name][order] for name in names if media[name] is not None}
-        expand: Any = super()._expand_inputs_for_generation
+        expand: Any = getattr(super(), "_expand_inputs_for_generation")  # noqa: B009  # mypy cannot read its type
         ids, kwargs = expand(
             expand_size=expand_size, is_encoder_decoder=is_encoder_decoder, input_ids=input_ids, **kwargs
         )
@@ -304,15 +252,3 @@ class MuOmniForConditionalGeneration(PreTrainedModel, GenerationMixin):
         """
         waves = [piece.wave for piece in say(self.omni, tokenizer.muomni, text, seed, voice=voice)]
         return Speech(None, joined(waves), None, self.omni.cfg.mel.sample_rate)
-
-
-def joined(waves: Sequence[Tensor]) -> Tensor:
-    """Pieces of sound one after the other."""
-    return torch.cat(list(waves)) if waves else torch.zeros(0)
-
-
-def keep_buffers(model: nn.Module) -> None:
-    """Have all buffers saved and loaded with the weights."""
-    for module in model.modules():
-        for name, buffer in list(module.named_buffers(recurse=False)):
-            module.register_buffer(name, buffer, persistent=True)
