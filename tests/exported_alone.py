@@ -18,7 +18,7 @@ class NotInstalled(MetaPathFinder):
 
     def find_spec(self, name: str, path: object = None, target: object = None) -> None:
         """Refuse it."""
-        if name.partition(".")[0] in ("muomni", "pipelines", "soundfile", "soxr", "av", "torchaudio"):
+        if name.partition(".")[0] in ("muomni", "pipelines"):
             raise ModuleNotFoundError(f"No module named {name!r}", name=name)
 
 
@@ -86,7 +86,10 @@ def answered(folder: str, given: dict[str, Any]) -> dict[str, Any]:
     )
     rows = processor(text=[short, two], images=given["pictures"][:2], return_tensors="pt", padding=True)
     found["batch"] = model.generate(**rows, max_new_tokens=8)[:, rows["input_ids"].shape[1] :]
-    alone = [processor(text=short, return_tensors="pt"), processor(text=two, images=given["pictures"][:2])]
+    alone = [
+        processor(text=short, return_tensors="pt"),
+        processor(text=two, images=given["pictures"][:2], return_tensors="pt"),
+    ]
     found["single"] = [model.generate(**row, max_new_tokens=8)[0, row["input_ids"].shape[1] :] for row in alone]
     beams = model.generate(**rows, max_new_tokens=8, num_beams=2, do_sample=False)
     found["beams"] = beams[:, rows["input_ids"].shape[1] :]

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from muomni.checkpoint import make_card, save_checkpoint
 from muomni.cli import main
+from muomni.data.files import sha256_folder
 from muomni.errors import UserError
 from muomni.export import command
 from muomni.export.bundle import Bundle
@@ -153,13 +154,15 @@ def close(found: Tensor, wanted: Tensor, tolerance: float = 1e-4) -> None:
 def test_weights_and_buffers_are_the_very_bits(exported: Exported) -> None:
     state = exported.found["state"]
     for name, tensor in (*exported.model.named_parameters(), *exported.model.named_buffers()):
+        if name.endswith(".sums"):  # of the codec's training only
+            tensor = exported.model.get_parameter(name.replace(".sums", ".codebook"))
         assert torch.equal(state[f"omni.{name}"], tensor), name
 
 
 def test_nothing_but_a_few_packages_is_needed(exported: Exported) -> None:
     allowed = {"torch", "numpy", "pydantic", "pydantic_core", "sentencepiece", "PIL", "transformers"}
     assert Bundle(f"{ROOM}.{module}_muomni" for module in MODULES).packages() <= allowed
-    assert not {"muomni", "pipelines", "soundfile", "av", "yaml_muomni"} & set(exported.found["packages"])
+    assert not {"muomni", "pipelines"} & set(exported.found["packages"])
     assert exported.found["classes"] == (
         "MuOmniForConditionalGeneration",
         "MuOmniForConditionalGeneration",
@@ -346,13 +349,16 @@ def test_a_folder_without_room_is_one_line_and_leaves_nothing(tmp_path: Path, ch
     assert not list(tmp_path.iterdir())
 
 
-def test_an_empty_folder_may_be_there(tmp_path: Path, checkpoint: Path) -> None:
+def test_an_empty_folder_may_be_there_and_the_same_model_gives_the_same_bytes(tmp_path: Path, checkpoint: Path) -> None:
     (tmp_path / "out").mkdir()
-    assert main(["export", str(tmp_path / "out"), "--checkpoint", str(checkpoint), "--format", "hf"]) == 0
-    assert (tmp_path / "out" / "config.json").is_file() and len(list(tmp_path.iterdir())) == 1
+    for name in ("out", "again"):
+        assert main(["export", str(tmp_path / name), "--checkpoint", str(checkpoint), "--format", "hf"]) == 0
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["again", "out"]
+    assert sha256_folder(tmp_path / "out") == sha256_folder(tmp_path / "again")
 
 
 def test_the_package_itself_imports_nothing_of_it() -> None:
-    code = "import sys, muomni.cli, muomni.export.command; print(*{'transformers', 'onnx', 'onnxruntime'} & set(sys.modules))"
+    names = "{'transformers', 'onnx', 'onnxruntime'}"
+    code = f"import sys, muomni.cli, muomni.export.command; print(*{names} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == ""

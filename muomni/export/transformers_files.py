@@ -8,6 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from muomni.checkpoint import CONFIG, WEIGHTS, write_json
+from muomni.codec import Quantiser
 from muomni.export.bundle import Bundle
 from muomni.export.template import CHAT_TEMPLATE
 from muomni.omni import Omni
@@ -38,13 +39,11 @@ def write_transformers(folder: Path, model: Omni, tokenizer: Tokenizer) -> None:
 
 def named_tensors(model: Omni) -> dict[str, Tensor]:
     """All weights, and the buffers that building the model computes; a shared matrix once."""
-    found: dict[str, Tensor] = {}
-    seen = set[int]()
-    for name, tensor in (*model.named_parameters(), *model.named_buffers()):
-        if id(tensor) not in seen:
-            seen.add(id(tensor))
-            found[f"omni.{name}"] = tensor.detach().cpu().contiguous().clone()
-    return found
+    found = dict(model.named_parameters()) | dict(model.named_buffers())
+    for name, module in model.named_modules():
+        if isinstance(module, Quantiser):  # its average begins where its codes are, not where random ones were
+            found[f"{name}.sums"] = module.codebook
+    return {f"omni.{name}": tensor.detach().cpu().contiguous().clone() for name, tensor in found.items()}
 
 
 def configurations(model: Omni, tokenizer: Tokenizer) -> dict[str, Mapping[str, Any]]:
