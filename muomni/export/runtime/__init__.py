@@ -1,0 +1,1 @@
+"""What runs an exported model with onnxruntime alone; `muomni.export.bundle` puts it into the folder."""
