@@ -9,38 +9,20 @@ such a page look like ours (DNS rebinding). So both servers answer to names that
 requests; MLflow can do that itself, Prefect's server gets a guard (`pipelines.guard`).
 """
 
-import ipaddress
 import os
 import secrets
-import socket
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import psutil
-
 from muomni.errors import UserError
+from muomni.listening import EVERYWHERE, LOCAL, in_address, is_loopback, own_names
 from pipelines.place import root
 
 TOKEN = "MUOMNI_TOKEN"  # nosec B105: the variable's name
 NAMES, PUBLIC = "MUOMNI_NAMES", "MUOMNI_PUBLIC"  # tell the guard, see `Access.prefect`
 USER = "muomni"
 SHORTEST = 16  # characters; what is drawn has 32
-LOCAL = ("localhost", "127.0.0.1", "[::1]")
-EVERYWHERE = ("", "0.0.0.0", "::")  # nosec B104: compared, not bound
-
-
-def is_loopback(host: str) -> bool:
-    """Whether only this machine reaches what listens there; for names other than localhost nobody knows."""
-    with suppress(ValueError):
-        return ipaddress.ip_address(host).is_loopback
-    return host == "localhost"
-
-
-def in_address(host: str) -> str:
-    """A host as addresses have it: IPv6 in brackets."""
-    return f"[{host}]" if ":" in host else host
 
 
 def token_file() -> Path:
@@ -138,14 +120,7 @@ class Access:
 
     def names(self) -> list[str]:
         """The names and numbers by which it can be called, as addresses have them."""
-        found = [*LOCAL, in_address(self.host), *self.public]
-        if self.host in EVERYWHERE:
-            cards = [address.address for card in psutil.net_if_addrs().values() for address in card]
-            found += [socket.gethostname(), socket.getfqdn()]
-            for text in cards:
-                with suppress(ValueError):  # a card has an address of its own, too
-                    found.append(in_address(str(ipaddress.ip_address(text.partition("%")[0]))))
-        return list(dict.fromkeys(name.lower() for name in found if name not in EVERYWHERE))
+        return own_names(self.host, self.public)
 
     @property
     def pair(self) -> tuple[str, str] | None:

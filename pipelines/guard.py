@@ -8,6 +8,8 @@ import hmac
 from collections.abc import Awaitable, Callable, Collection, MutableMapping
 from typing import Any
 
+from muomni.listening import foreign
+
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Any]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
@@ -15,11 +17,6 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 OPEN = ("/api/health", "/api/ready")  # whether it lives may be asked without a token
 POLICY_VIOLATION = 1008  # why a WebSocket is closed, RFC 6455
-
-
-def host_of(netloc: str) -> str:
-    """The host of ``host:port``; IPv6 keeps its brackets."""
-    return (netloc.partition("]")[0] + "]" if netloc.startswith("[") else netloc.partition(":")[0]).lower()
 
 
 class Guard:
@@ -55,13 +52,9 @@ class Guard:
     def refused(self, scope: Scope) -> tuple[int, str] | None:
         """Status and reason if a request may not come in."""
         headers = {name: value.decode("latin-1") for name, value in scope["headers"]}
-        host, origin = headers.get(b"host", ""), headers.get(b"origin")
-        if host_of(host) not in self.names:
-            return 403, f"{host_of(host)[:80]!r} is no name of this workplace; start it with --name to add one\n"
-        if origin is not None:
-            sender = origin.partition("://")[2].lower()
-            if sender != host.lower() and host_of(sender) not in self.public:
-                return 403, f"a page of {origin[:80]!r} may ask nothing here\n"
+        why = foreign(headers.get(b"host", ""), headers.get(b"origin"), self.names, self.public)
+        if why is not None:
+            return 403, f"{why}; start the workplace with --name to add one\n"
         if self.auth is None or scope["type"] == "websocket" or scope["path"] in OPEN:
             return None
         if hmac.compare_digest(headers.get(b"authorization", "").encode("latin-1"), self.auth):
