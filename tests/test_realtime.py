@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import io
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,9 @@ from openai.types.realtime import RealtimeServerEvent
 from PIL import Image
 from pydantic import TypeAdapter
 from realtime_tools import LONG, Server, connected, pieces, speech, text_item
+from small_models import small_omni
 
+from muomni.checkpoint import make_card, save_checkpoint
 from muomni.conversation import Conversation
 from muomni.generate import Session, last
 from muomni.serve.realtime_dialogue import Limits
@@ -209,3 +212,35 @@ def test_no_such_model(server: Server) -> None:
 
     with pytest.raises(Exception, match="404"):
         asyncio.run(talk())
+
+
+def test_another_model_takes_the_next_question(checkpoint: Path, tmp_path: Path) -> None:
+    """What was heard before is encoded again, for the model that answers now."""
+    folder = tmp_path / "omni"
+    shutil.copytree(checkpoint, folder)
+
+    async def talk(server: Server) -> None:
+        async with connected(server, audio=PUSH_TO_TALK, output_modalities=["text"], max_output_tokens=8) as client:
+            await client.hear(speech("What is it?"))
+            await client.send("input_audio_buffer.commit")
+            await client.send("response.create")
+            said = (await client.until("response.done"))["response"]["output"][0]["content"][0]["text"]
+            other = small_omni(seed=1)
+            card = make_card("omni", other, data={}, params={}, metrics={}, seconds=0.0)
+            config = other.cfg.model_dump(mode="json")
+            words = {"tokenizer.model": checkpoint / "tokenizer.model"}
+            save_checkpoint(folder, other.state_dict(), config, card, words)
+            changed = asyncio.run_coroutine_threadsafe(server.house.check(), server.loop)
+            assert await asyncio.wrap_future(changed)
+            await client.send("conversation.item.create", item=text_item("Where?"))
+            await client.send("response.create")
+            done = (await client.until("response.done"))["response"]
+            engine = server.house.current.engine
+            session = Session(engine.model, engine.tokenizer)
+            (kept,) = server.app.state.realtime.sessions
+            heard = kept.dialogue.items[0].parts[0].sound
+            session.conversation.exchanges.append((session.conversation.message(audio=[heard]), said))
+            assert done["output"][0]["content"][0]["text"] == last(session.ask("Where?", max_tokens=8)).text
+
+    with Server(folder, Limits()) as server:
+        asyncio.run(talk(server))

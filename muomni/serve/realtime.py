@@ -7,7 +7,7 @@ import asyncio
 import contextlib
 from dataclasses import dataclass, field
 
-from fastapi import APIRouter, WebSocket, WebSocketDisconnect
+from fastapi import APIRouter, FastAPI, WebSocket, WebSocketDisconnect
 
 from muomni.serve.errors import RETRY_S, ApiError, response
 from muomni.serve.hall import Hall
@@ -28,18 +28,25 @@ class Connections:
     Attributes:
         limits: of each.
         sessions: that are open.
+        changed: set whenever one begins or ends.
     """
 
     limits: Limits = field(default_factory=Limits)
     sessions: set[Session] = field(default_factory=set)
+    changed: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def ended(self) -> None:
+        """Wait until no session is open. They end by themselves, after their answers, once the server is to stop."""
+        while self.sessions:
+            self.changed.clear()
+            await self.changed.wait()
 
 
-def connections(websocket: WebSocket) -> Connections:
-    """Those of the application; made with the first."""
-    state = websocket.app.state
-    if not hasattr(state, "realtime"):
-        state.realtime = Connections()
-    found: Connections = state.realtime
+def connections(app: FastAPI) -> Connections:
+    """Those of an application; made with the first."""
+    if not hasattr(app.state, "realtime"):
+        app.state.realtime = Connections()
+    found: Connections = app.state.realtime
     return found
 
 
@@ -47,7 +54,7 @@ def connections(websocket: WebSocket) -> Connections:
 async def realtime(websocket: WebSocket) -> None:
     """A session, until the client goes, the server stops, or a limit is reached."""
     hall: Hall = websocket.app.state.hall
-    shared = connections(websocket)
+    shared = connections(websocket.app)
     try:
         check(websocket, hall, shared)
     except ApiError as error:
@@ -62,6 +69,7 @@ async def realtime(websocket: WebSocket) -> None:
         await serve(websocket, session, outbox)
     finally:
         shared.sessions.discard(session)
+        shared.changed.set()
 
 
 def check(websocket: WebSocket, hall: Hall, shared: Connections) -> None:

@@ -26,8 +26,7 @@ class Wanted:
 
     Attributes:
         speak: in speech, with a transcript; else in text.
-        voice: its name.
-        speaker: its index.
+        voice: its name; one that the model does not have means the first.
         max_tokens: of its text; None: as many as there is room for.
         instructions: put before the question's text.
         kept: whether it becomes part of the conversation.
@@ -36,7 +35,6 @@ class Wanted:
 
     speak: bool
     voice: str
-    speaker: int
     max_tokens: int | None
     instructions: str
     kept: bool = True
@@ -106,7 +104,9 @@ class Response:
         model = served.engine.model
         self.wire_sound = Wire(model.cfg.mel.sample_rate)
         limit = self.wanted.max_tokens or model.cfg.thinker.context
-        options = Options(max_tokens=limit, speak=self.wanted.speak, voice=self.wanted.speaker)
+        voices, name = model.talker.cfg.voices, self.wanted.voice
+        voice = voices.index(name) if name in voices else 0
+        options = Options(max_tokens=limit, speak=self.wanted.speak, voice=voice)
         self.reply = served.engine.ask(self.prompt, options)
         self.begin()
         async for event in self.reply:

@@ -55,11 +55,9 @@ class Session:
         self.response: Response | None = None
         self.playback = Playback()
         self.listening = Listening(limits.turn_s)
-        house = hall.house
-        self.voices: list[str] = list(house.current.engine.model.talker.cfg.voices)
-        end = int(time.time() + limits.session_s)
-        self.config = SessionConfig(id=new_id("sess"), model=house.current.name, expires_at=end)
-        self.config.audio.output.voice = self.voices[0]
+        served, end = hall.house.current, int(time.time() + limits.session_s)
+        self.config = SessionConfig(id=new_id("sess"), model=served.name, expires_at=end)
+        self.config.audio.output.voice = served.engine.model.talker.cfg.voices[0]
         self.listening.detect(self.config.audio.input.turn_detection)
         self.handlers: dict[type[ClientEvent], Callable[[Any], Any]] = {
             SessionUpdate: self.update,
@@ -123,20 +121,18 @@ class Session:
         """Change the configuration."""
         config = updated(self.config, event.session)
         voice, param = config.audio.output.voice, "session.audio.output.voice"
-        self.speaker(voice, param)
+        self.check_voice(voice, param)
         if voice != self.config.audio.output.voice and self.playback.item:
             raise BadEvent(f"{param}: stays as it is once something was said", "cannot_update_voice", param)
         self.config = config
         self.listening.detect(config.audio.input.turn_detection)
         self.outbox.put("session.updated", session=config.model_dump())
 
-    def speaker(self, voice: str, param: str) -> int:
-        """The index of a voice; raises `BadEvent` unless the model has it, or the API that name."""
-        if voice in self.voices:
-            return self.voices.index(voice)
-        if voice not in USUAL_VOICES:
-            raise BadEvent(f"{param}: no voice {voice!r} here; there are {', '.join(self.voices)}", param=param)
-        return 0
+    def check_voice(self, voice: str, param: str) -> None:
+        """Raise `BadEvent` unless the model has a voice, or the API a voice of that name."""
+        voices = self.hall.house.current.engine.model.talker.cfg.voices
+        if voice not in (*voices, *USUAL_VOICES):
+            raise BadEvent(f"{param}: no voice {voice!r} here; there are {', '.join(voices)}", param=param)
 
     async def append(self, event: AudioAppend) -> None:
         """Hear more."""
@@ -282,12 +278,12 @@ class Session:
         """How an answer is to be, of the session's configuration and its own."""
         config = self.config
         voice = (params.audio.output.voice if params.audio else None) or config.audio.output.voice
+        self.check_voice(voice, "response.audio.output.voice")
         tokens = params.max_output_tokens or config.max_output_tokens
         instructions = config.instructions if params.instructions is None else params.instructions
         return Wanted(
             speak=(params.output_modalities or config.output_modalities) == ["audio"],
             voice=voice,
-            speaker=self.speaker(voice, "response.audio.output.voice"),
             max_tokens=None if tokens == "inf" else int(tokens),
             instructions=instructions,
             kept=params.conversation == "auto",
