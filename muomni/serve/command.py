@@ -26,9 +26,9 @@ ENDED = 5  # seconds for connections to close once all is answered
 class Server(uvicorn.Server):
     """Takes nothing new after a signal, finishes what was begun, and ends; a second signal ends it at once."""
 
-    def __init__(self, config: uvicorn.Config, app: FastAPI, grace: float) -> None:
+    def __init__(self, config: uvicorn.Config, app: FastAPI, grace: float, told: str = "") -> None:
         super().__init__(config)
-        self.app, self.grace = app, grace
+        self.app, self.grace, self.told = app, grace, told
         self.ending: asyncio.Task[None] | None = None
         self.loop: asyncio.AbstractEventLoop | None = None
 
@@ -36,6 +36,12 @@ class Server(uvicorn.Server):
         """Serve until a signal comes."""
         self.loop = asyncio.get_running_loop()
         await super().serve(sockets)
+
+    async def startup(self, sockets: list | None = None) -> None:
+        """Listen, and then say where: whoever reads it can ask at once."""
+        await super().startup(sockets)
+        if self.started and self.told:
+            print(self.told, file=sys.stderr, flush=True)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """What SIGTERM and SIGINT do."""
@@ -146,8 +152,8 @@ def serve(args: argparse.Namespace) -> int:
         listener = config.bind_socket()
     except SystemExit:
         raise UserError(f"--port {args.port}: cannot listen at {args.host}; take another port") from None
-    server = Server(config, app, settings.grace)
     place = f"http://{in_address(args.host)}:{listener.getsockname()[1]}"
-    print(f"{house.name} ({house.current.fingerprint}) answers at {place}/v1", file=sys.stderr, flush=True)
+    told = f"{house.name} ({house.current.fingerprint}) answers at {place}/v1"
+    server = Server(config, app, settings.grace, told)
     asyncio.run(server.serve([listener]))
     return 0
