@@ -117,7 +117,7 @@ def send(case: Case, url: str, rng: random.Random, report: Report) -> None:
     report.answers.setdefault(path, Counter())[answer.status_code] += 1
     try:
         case.validate_response(answer, checks=CHECKS)
-    except Exception as error:  # schemathesis has a class for each kind of failure, and groups of them
+    except (Exception, BaseExceptionGroup) as error:  # a class for each kind of failure, and groups of them
         report.faults.append(f"{case.method} {path} {answer.status_code}: {str(error)[:2000]}")
     if answer.status_code == 200 and answer.headers["content-type"][0].startswith("text/event-stream"):
         report.faults += [f"{path}: {wrong}" for wrong in wrong_events(path, answer.text)]
