@@ -43,16 +43,23 @@ def failures(*statuses: int) -> dict[int | str, dict[str, Any]]:
     }
 
 
-def events(form: type[BaseModel]) -> dict[str, Any]:
-    """The media type of server-sent events."""
-    told = f"in each event after `data: ` a {form.__name__} or an Error"
-    schema_of = {"$ref": PLACE.format(model=form.__name__)}
-    return {"text/event-stream": {"schema": {"type": "string", "description": told}, "x-event-schema": schema_of}}
+def events(form: type[BaseModel], last: str | None = None) -> dict[str, Any]:
+    """The media type of server-sent events, each of which is an object, as OpenAPI 3.2 has it.
+
+    Args:
+        form: of what is in them.
+        last: what the last one has in its place.
+    """
+    forms = [{"$ref": PLACE.format(model=name)} for name in (form.__name__, schema.Error.__name__)]
+    data = {"type": "string", "contentMediaType": "application/json", "contentSchema": {"anyOf": forms}}
+    whole: dict[str, Any] = data if last is None else {"anyOf": [{"const": last}, data]}
+    item = {"type": "object", "properties": {"data": whole}, "required": ["data"]}
+    return {"text/event-stream": {"itemSchema": item}}
 
 
 def chat_answer() -> dict[str, Any]:
     """What comes from a conversation."""
-    return {"model": ChatAnswer, "description": "the answer", "content": events(ChatChunk)}
+    return {"model": ChatAnswer, "description": "the answer", "content": events(ChatChunk, "[DONE]")}
 
 
 def speech_answer() -> dict[str, Any]:
@@ -99,6 +106,9 @@ def document(app: FastAPI, key: bool) -> dict[str, Any]:
     schemas = made.get("components", {}).get("schemas", {})
     for name in ("HTTPValidationError", "ValidationError"):
         schemas.pop(name, None)
+    for name, form_schema in schemas.items():
+        if name.startswith("Body_"):  # of a form, whose other fields are refused
+            form_schema["additionalProperties"] = False
     for form in EVENTS:  # no route has them as its body, so FastAPI leaves them out
         made_of = form.model_json_schema(ref_template=PLACE, mode="serialization")
         schemas |= made_of.pop("$defs", {}) | {form.__name__: made_of}

@@ -10,7 +10,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import HTTPException, RequestValidationError
 from starlette.datastructures import FormData
 from starlette.exceptions import HTTPException as StarletteHTTPException
-from starlette.responses import Response
+from starlette.responses import JSONResponse, Response
 
 from muomni.errors import UserError, one_line, shortened
 from muomni.serve.engine import Closed, Full
@@ -61,10 +61,8 @@ def too_large(message: str, param: str | None = None) -> ApiError:
     return ApiError(413, message, param, "limit_exceeded")
 
 
-class Json(Response):
+class Json(JSONResponse):
     """JSON in ASCII: texts may hold halves of characters, which UTF-8 does not know."""
-
-    media_type = "application/json"
 
     def render(self, content: Any) -> bytes:
         """The bytes."""

@@ -1,8 +1,8 @@
 """Forms that several routes share: what a client may send is checked, what it gets is described."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 SEED = 2**63 - 1
 
@@ -17,6 +17,14 @@ class Told(BaseModel):
     """A part of an answer."""
 
     model_config = ConfigDict(allow_inf_nan=False)
+
+
+def whole(value: Any) -> Any:
+    """JSON knows one kind of number: 3.0 is an integer there."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+WHOLE = BeforeValidator(whole)  # after the bounds of a field, or the document would lose them
 
 
 class VoiceId(Asked):

@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from muomni.serve.schema import SEED, Asked, ModelName, Voice
+from muomni.serve.schema import SEED, WHOLE, Asked, ModelName, Voice
 
 AudioFormat = Literal["wav", "mp3", "flac", "opus", "aac", "pcm16"]
 Name = Annotated[str, Field(max_length=200)]
@@ -69,7 +69,7 @@ class SaidBefore(Asked):
 
     id: Name
     data: str | None = None
-    expires_at: int | None = None
+    expires_at: Annotated[int, WHOLE] | None = None
     transcript: str | None = None
 
 
@@ -116,23 +116,23 @@ class ChatRequest(Asked):
     messages: list[Message] = Field(min_length=1)
     modalities: Annotated[list[Literal["text", "audio"]], Field(min_length=1, max_length=2)] | None = None
     audio: AudioOut | None = None
-    max_completion_tokens: Annotated[int, Field(ge=1, le=2**31 - 1)] | None = None
-    max_tokens: Annotated[int, Field(ge=1, le=2**31 - 1)] | None = None
+    max_completion_tokens: Annotated[int, Field(ge=1, le=2**31 - 1), WHOLE] | None = None
+    max_tokens: Annotated[int, Field(ge=1, le=2**31 - 1), WHOLE] | None = None
     temperature: Annotated[float, Field(ge=0, le=2, description="default 0: the likeliest token")] | None = None
     top_p: Annotated[float, Field(ge=0, le=1)] | None = None
-    seed: Annotated[int, Field(ge=-SEED, le=SEED, description="default: a drawn one")] | None = None
+    seed: Annotated[int, Field(ge=-SEED, le=SEED, description="default: a drawn one"), WHOLE] | None = None
     stop: (
         Annotated[str, Field(min_length=1, max_length=200)]
         | Annotated[list[Annotated[str, Field(min_length=1, max_length=200)]], Field(max_length=4)]
         | None
     ) = None
-    n: Annotated[int, Field(ge=1, le=128)] | None = None
+    n: Annotated[int, Field(ge=1, le=128), WHOLE] | None = None
     logprobs: bool | None = None
-    top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
+    top_logprobs: Annotated[int, Field(ge=0, le=20), WHOLE] | None = None
     logit_bias: (
         Annotated[
             dict[Annotated[str, Field(pattern="^[0-9]{1,6}$")], Annotated[float, Field(ge=-100, le=100)]],
-            Field(max_length=1024),
+            Field(max_length=1024, json_schema_extra={"additionalProperties": False}),
         ]
         | None
     ) = None
