@@ -16,7 +16,9 @@ import soxr
 import uvicorn
 from websockets.asyncio.client import ClientConnection, connect
 
+from muomni.checkpoint import make_card, save_checkpoint
 from muomni.data.voices import Hibari, clean
+from muomni.omni import Omni, load_omni
 from muomni.serve.app import make_app
 from muomni.serve.house import House, Source
 from muomni.serve.realtime import Connections
@@ -63,6 +65,18 @@ class Server:
         self.server.should_exit = True
         self.thread.join(20)
         self.socket.close()
+
+
+def long_checkpoint(checkpoint: Path, folder: Path) -> Path:
+    """A checkpoint like another, but with so large a context that `LONG` is answered for many seconds."""
+    model, tokenizer, _ = load_omni(checkpoint, "cpu")
+    thinker = model.cfg.thinker.model_copy(update={"context": 2048})
+    longer = Omni(model.cfg.model_copy(update={"thinker": thinker})).eval()
+    longer.load_state_dict(model.state_dict())
+    card = make_card("omni", longer, data={}, params={}, metrics={}, seconds=0.0)
+    words = {"tokenizer.model": checkpoint / "tokenizer.model"}
+    save_checkpoint(folder, longer.state_dict(), longer.cfg.model_dump(mode="json"), card, words)
+    return folder
 
 
 def wait_for(condition: Callable[[], bool], seconds: float = 20.0) -> None:

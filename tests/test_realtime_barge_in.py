@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from realtime_tools import LONG, Client, Server, connected, pieces, speech, text_item
+from realtime_tools import LONG, Client, Server, connected, long_checkpoint, pieces, speech, text_item, wait_for
 
 from muomni.serve.realtime_channel import Outbox, Playback
 from muomni.serve.realtime_dialogue import Limits
@@ -21,6 +21,13 @@ QUIET = np.zeros(12000, np.float32)
 @pytest.fixture(scope="module")
 def server(checkpoint: Path) -> Iterator[Server]:
     with Server(checkpoint, Limits()) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def slow(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """One that is still at it when somebody speaks."""
+    with Server(long_checkpoint(checkpoint, tmp_path_factory.mktemp("long") / "omni"), Limits()) as server:
         yield server
 
 
@@ -47,11 +54,12 @@ async def interrupt(client: Client, wave: np.ndarray) -> list[dict[str, Any]]:
     return client.events[begin:]
 
 
-def test_an_answer_ends_when_the_user_speaks(server: Server) -> None:
+def test_an_answer_ends_when_the_user_speaks(slow: Server) -> None:
     async def talk() -> None:
-        async with connected(server, max_output_tokens=60) as client:
+        async with connected(slow) as client:
             await client.hear(QUIET)
             first = await ask(client)
+            await client.send("session.update", session={"max_output_tokens": 12})
             events = await interrupt(client, speech("Stop, that is enough.", before=0.1))
             sound = {e["response_id"] for e in events if e["type"] == "response.output_audio.delta"}
             assert sound and first["response_id"] not in sound, "no sound of the first after speech_started"
@@ -60,8 +68,39 @@ def test_an_answer_ends_when_the_user_speaks(server: Server) -> None:
             assert done["status_details"] == {"type": "cancelled", "reason": "turn_detected"}
             (cut,) = (e for e in events if e["type"] == "conversation.item.truncated")
             assert cut["item_id"] == first["item_id"] and cut["audio_end_ms"] < 3000
+            answered, question = turns(session_of(slow).dialogue.items)
+            assert (answered[0][0][0].text if answered else question[0].text) == LONG
+            assert len(answered[0][1] if answered else "") < 60, "the model's history has what was heard"
 
     asyncio.run(talk())
+
+
+def test_an_answer_that_is_cancelled(slow: Server) -> None:
+    async def talk() -> None:
+        async with connected(slow) as client:
+            first = await ask(client)
+            await client.send("response.cancel", response_id=first["response_id"])
+            done = (await client.until("response.done"))["response"]
+            assert done["status"] == "cancelled" and done["status_details"]["reason"] == "client_cancelled"
+            assert done["output"][0]["status"] == "incomplete"
+            assert not [e for e in await client.settle() if "delta" in e["type"]], "nothing of it comes any more"
+            await client.send("response.cancel")
+            assert (await client.until("error"))["error"]["code"] == "response_cancel_not_active"
+
+    asyncio.run(talk())
+
+
+def test_a_client_that_leaves_takes_its_answer_along(slow: Server) -> None:
+    async def talk() -> None:
+        async with connected(slow) as client:
+            await ask(client)
+            assert slow.house.current.engine.active == 1
+            client.socket.transport.abort()
+
+    asyncio.run(talk())
+    engine = slow.house.current.engine
+    wait_for(lambda: not slow.app.state.realtime.sessions and not engine.active and not engine.queued)
+    assert not slow.house.current.leases
 
 
 def test_playing_goes_on_after_the_answer_is_made(server: Server) -> None:

@@ -212,20 +212,6 @@ def test_two_clients_at_once_do_not_mix(server: Server) -> None:
     asyncio.run(talk())
 
 
-def test_a_client_that_leaves_takes_its_answer_along(server: Server) -> None:
-    async def talk() -> None:
-        async with connected(server) as client:
-            await client.send("conversation.item.create", item=text_item(LONG))
-            await client.send("response.create")
-            await client.until("response.output_audio.delta")
-            client.socket.transport.abort()
-
-    asyncio.run(talk())
-    engine = server.house.current.engine
-    wait_for(lambda: not server.app.state.realtime.sessions and not engine.active and not engine.queued)
-    assert not server.house.current.leases
-
-
 def test_a_conversation_that_grows_loses_its_oldest_items(server: Server) -> None:
     async def talk() -> None:
         async with connected(server) as client:

@@ -153,7 +153,7 @@ def pcm_samples(source: str, param: str = "audio") -> Samples:
     data = from_base64(source, param)
     if len(data) % 2:
         raise invalid(f"{param}: an odd number of bytes; give whole samples of 16 bits", param)
-    return np.frombuffer(data, "<i2").astype(np.float32) / 32768
+    return np.frombuffer(data, "<i2").astype(np.float32) / np.float32(32768)
 
 
 FIELDS = {"input_text": "text", "output_text": "text", "input_audio": "audio", "input_image": "image_url"}

@@ -50,9 +50,9 @@ class ServerVad(Strict):
     """Turns end by themselves, when the user is silent."""
 
     type: Literal["server_vad"]
-    threshold: float = Field(0.5, ge=0, le=1)
-    prefix_padding_ms: int = Field(300, ge=0, le=2000)
-    silence_duration_ms: int = Field(500, ge=100, le=5000)
+    threshold: float = Field(default=0.5, ge=0, le=1)
+    prefix_padding_ms: int = Field(default=300, ge=0, le=2000)
+    silence_duration_ms: int = Field(default=500, ge=100, le=5000)
     create_response: bool = True
     interrupt_response: bool = True
     idle_timeout_ms: None = None
@@ -61,7 +61,7 @@ class ServerVad(Strict):
 class Transcription(Strict):
     """What the user says is written down too, by the model that answers whatever is named here."""
 
-    model: str | None = Field(None, max_length=LONGEST_ID)
+    model: str | None = Field(default=None, max_length=LONGEST_ID)
     language: Literal["en"] | None = None
     prompt: Literal[""] | None = None
 
@@ -75,8 +75,8 @@ class AudioInput(Strict):
 
 class AudioOutput(Strict):
     format: Pcm = Pcm()
-    voice: str = Field("", max_length=LONGEST_ID)
-    speed: float = Field(1.0, ge=1, le=1)
+    voice: str = Field(default="", max_length=LONGEST_ID)
+    speed: float = Field(default=1.0, ge=1, le=1)
 
 
 class Audio(Strict):
@@ -96,11 +96,11 @@ class SessionConfig(Strict):
     id: str = ""
     model: str = ""
     expires_at: int = 0
-    output_modalities: Modalities = Field(["audio"], min_length=1, max_length=1)
-    instructions: str = Field("", max_length=LONGEST_TEXT)
-    max_output_tokens: MaxTokens = Field("inf")
+    output_modalities: Modalities = Field(default=["audio"], min_length=1, max_length=1)
+    instructions: str = Field(default="", max_length=LONGEST_TEXT)
+    max_output_tokens: MaxTokens = Field(default="inf")
     audio: Audio = Audio()
-    tools: list[Any] = Field([], max_length=0)
+    tools: list[Any] = Field(default=[], max_length=0)
     tool_choice: Literal["auto", "none"] = "auto"
     truncation: Literal["auto"] = "auto"
     tracing: None = None
@@ -138,9 +138,9 @@ def _check_tokens(tokens: MaxTokens | None, param: str) -> None:
 
 class ContentParam(Strict):
     type: Literal["input_text", "input_audio", "input_image", "output_text", "output_audio"]
-    text: str | None = Field(None, max_length=LONGEST_TEXT)
+    text: str | None = Field(default=None, max_length=LONGEST_TEXT)
     audio: str | None = None
-    transcript: str | None = Field(None, max_length=LONGEST_TEXT)
+    transcript: str | None = Field(default=None, max_length=LONGEST_TEXT)
     image_url: str | None = None
     detail: Literal["auto", "low", "high"] | None = None
 
@@ -149,14 +149,14 @@ class ItemParam(Strict):
     type: Literal["message"]
     role: Literal["user", "assistant", "system"]
     content: list[ContentParam] = Field(min_length=1, max_length=16)
-    id: str | None = Field(None, min_length=1, max_length=LONGEST_ID)
+    id: str | None = Field(default=None, min_length=1, max_length=LONGEST_ID)
     object: Literal["realtime.item"] | None = None
     status: Literal["completed", "incomplete", "in_progress"] | None = None
 
 
 class OutputParam(Strict):
     format: Pcm = Pcm()
-    voice: str | None = Field(None, max_length=LONGEST_ID)
+    voice: str | None = Field(default=None, max_length=LONGEST_ID)
 
 
 class AudioParam(Strict):
@@ -167,13 +167,13 @@ class ResponseParams(Strict):
     """How one response differs from what the session says."""
 
     conversation: Literal["auto", "none"] = "auto"
-    input: list[ItemParam] | None = Field(None, max_length=64)
-    instructions: str | None = Field(None, max_length=LONGEST_TEXT)
+    input: list[ItemParam] | None = Field(default=None, max_length=64)
+    instructions: str | None = Field(default=None, max_length=LONGEST_TEXT)
     max_output_tokens: MaxTokens | None = None
-    metadata: dict[str, str] | None = Field(None, max_length=16)
-    output_modalities: Modalities | None = Field(None, min_length=1, max_length=1)
+    metadata: dict[str, str] | None = Field(default=None, max_length=16)
+    output_modalities: Modalities | None = Field(default=None, min_length=1, max_length=1)
     audio: AudioParam | None = None
-    tools: list[Any] | None = Field(None, max_length=0)
+    tools: list[Any] | None = Field(default=None, max_length=0)
     tool_choice: Literal["auto", "none"] | None = None
     prompt: None = None
 
@@ -183,7 +183,7 @@ class ResponseParams(Strict):
 
 class ClientEvent(Strict):
     type: str
-    event_id: str | None = Field(None, max_length=512)
+    event_id: str | None = Field(default=None, max_length=512)
 
 
 class SessionUpdate(ClientEvent):
