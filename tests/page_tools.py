@@ -20,7 +20,8 @@ from muomni.data.voices import Hibari
 
 RATE = 24000  # of the page's sound
 
-# Notes, by the clock of the speaker (in samples): what was heard, keys, and what went over the WebSocket.
+# Notes what was heard, and by the clock of the speaker (in samples) keys and what went over the WebSocket; keeps what
+# was asked and answered.
 TAP = """
 (() => {
   const worklet = `registerProcessor("tap", class extends AudioWorkletProcessor {
@@ -30,8 +31,24 @@ TAP = """
     }
   });`;
   const heard = (window.heard = { blocks: [], notes: [], context: null });
-  let ready;
+  let ready, sounding;
   heard.ready = new Promise((resolve) => (ready = resolve));
+  heard.sounding = new Promise((resolve) => (sounding = resolve)); // since a tenth of a second
+  heard.asked = []; // bodies of requests, and promises of what the server answered
+  heard.answers = [];
+  let loud = 0;
+  const hear = (event) => {
+    heard.blocks.push(event.data);
+    if (event.data[1].some((sample) => sample) && ++loud * 128 > 2400) sounding();
+  };
+  const fetched = window.fetch;
+  window.fetch = async (path, options) => {
+    const response = await fetched(path, options);
+    if (!options.body) return response;
+    heard.asked.push(JSON.parse(options.body));
+    heard.answers.push(response.clone().text().catch(() => "")); // given up
+    return response;
+  };
   const now = () => (heard.context ? heard.context.currentTime * 24000 : 0);
   heard.samples = () => {
     const start = Math.min(...heard.blocks.map(([at]) => at));
@@ -58,7 +75,7 @@ TAP = """
       const module = URL.createObjectURL(new Blob([worklet], { type: "text/javascript" }));
       this.audioWorklet.addModule(module).then(() => {
         tap = new AudioWorkletNode(this, "tap", { numberOfOutputs: 0 });
-        tap.port.onmessage = (event) => heard.blocks.push(event.data);
+        tap.port.onmessage = hear;
         sources.forEach((source) => connect.call(source, tap));
         ready();
       });
@@ -105,7 +122,9 @@ def serving(checkpoint: Path, folder: Path, *options: str) -> Iterator[str]:
     log = folder / "serve.log"
     command = [sys.executable, "-m", "muomni.cli", "serve", "--checkpoint", str(checkpoint), "--port", str(port)]
     with log.open("w") as out:
-        process = subprocess.Popen([*command, *options], stdout=out, stderr=out, env={**os.environ, "OMP_NUM_THREADS": "1"})
+        process = subprocess.Popen(
+            [*command, *options], stdout=out, stderr=out, env={**os.environ, "OMP_NUM_THREADS": "1"}
+        )
     address = f"http://127.0.0.1:{port}"
     try:
         wait_until_ready(address, process, log)
@@ -127,18 +146,12 @@ def wait_until_ready(address: str, process: "subprocess.Popen[bytes]", log: Path
     raise AssertionError(f"the server did not start: {log.read_text()}")
 
 
-def microphone_file(path: Path, text: str, before: float, after: float) -> Path:
-    """A question for the browser's fake microphone, which plays it over and over.
-
-    Args:
-        path: of the WAV to write.
-        text: what is said.
-        before, after: seconds of silence.
-    """
+def microphone_file(path: Path) -> Path:
+    """A question between silences for the browser's fake microphone, which plays it over and over."""
     voice = Hibari()
-    silence = [np.zeros(int(seconds * voice.rate), np.float32) for seconds in (before, after)]
-    said = voice.say(text, 1.0, 0)
-    soundfile.write(path, np.concatenate([silence[0], said, silence[1]]), voice.rate, subtype="PCM_16")
+    said = voice.say("What is in the picture?", 1.0, 0)
+    wave = np.pad(said, (int(0.8 * voice.rate), int(1.2 * voice.rate)))
+    soundfile.write(path, wave, voice.rate, subtype="PCM_16")
     return path
 
 

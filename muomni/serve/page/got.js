@@ -65,9 +65,10 @@ function picture({ positions, size, patch_size: patch, grid, png }) {
     const side = image.naturalWidth;
     const patches = side / patch;
     drawGrid(canvas, image, patches, grid);
+    const whole = positions > grid * grid ? " cells and one for the whole" : " cells";
     const words =
       `${size.join(" × ")} pixels, made ${side} × ${side}; ${patches} × ${patches} patches (thin lines), ` +
-      `pooled to ${grid} × ${grid}: ${positions} positions`;
+      `pooled to ${grid} × ${grid}${whole}: ${positions} positions`;
     caption.textContent = words;
     canvas.setAttribute("aria-label", `The picture as the model got it: ${words}`);
   };
