@@ -1,18 +1,10 @@
-"""The server's page in a browser: asking in text, pictures and speech, hearing the answer, interrupting it.
-
-With ``MUOMNI_SCREENSHOTS`` naming a folder the pictures of docs/page.md are taken, of the model that
-``MUOMNI_CHECKPOINT`` names.
-"""
+"""The server's page in a browser: asking in text, pictures and speech, hearing the answer, interrupting it."""
 
 import base64
 import io
-import json
-import os
 import re
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -20,24 +12,29 @@ import soundfile
 import soxr
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
-from page_tools import RATE, TAP, let_tap_in, microphone_file, serving, speaker_samples
-from PIL import Image
-from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
+from page_tap import RATE, TAP, let_tap_in, silence_after, speaker_samples
+from page_tools import (
+    CARRY,
+    ELSEWHERE,
+    QUESTION,
+    alike,
+    asked_parts,
+    launched,
+    needs_browser,
+    png,
+    saved,
+    sent_speech,
+    serving,
+    setting,
+    wait_until_over,
+)
+from playwright.sync_api import Browser, BrowserContext, Page, expect
 
 from muomni.data.voices import Hibari
 from muomni.serve.page import FOLDER, add_page
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"]
-ARGUMENTS += ["--disable-component-update", "--disable-sync", "--use-fake-ui-for-media-stream"]
-ARGUMENTS += ["--use-fake-device-for-media-stream", "--autoplay-policy=user-gesture-required"]
-ELSEWHERE = "muomni.test"  # a name by which browsers trust no page without https
-# A page that a test's route has touched counts as from elsewhere, which may not open a WebSocket to this machine.
-ARGUMENTS += ["--disable-features=LocalNetworkAccessChecks,LocalNetworkAccessChecksWebSockets"]
-ARGUMENTS += [f"--host-resolver-rules=MAP {ELSEWHERE} 127.0.0.1"]
 OWN = ("http://127.0.0.1:", "ws://127.0.0.1:", "data:", "blob:", "about:")
 LOUD = 300  # of 32,768: the mean of a piece of 30 ms in which somebody speaks
-needs_browser = pytest.mark.skipif(CHROMIUM is None, reason="no chromium on PATH; scripts/browser.sh installs it")
 
 
 def test_files_have_types_a_policy_and_tags() -> None:
@@ -69,12 +66,8 @@ def address(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Itera
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
     """A browser without a screen, whose microphone hears a question over and over."""
-    said = microphone_file(tmp_path_factory.mktemp("said") / "question.wav")
-    with sync_playwright() as playwright:
-        arguments = [*ARGUMENTS, f"--use-file-for-fake-audio-capture={said}"]
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=arguments)
+    with launched(tmp_path_factory.mktemp("said")) as browser:
         yield browser
-        browser.close()
 
 
 @pytest.fixture
@@ -108,45 +101,6 @@ def page(context: BrowserContext, address: str) -> Iterator[Page]:
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
 
 
-def setting(page: Page, **values: str) -> None:
-    """Change settings, by keyboard."""
-    page.get_by_role("button", name="Settings").press("Enter")
-    for name, value in values.items():
-        page.locator(f"#{name.replace('_', '-')}").fill(value)
-    page.keyboard.press("Enter")
-    expect(page.locator("#settings")).to_be_hidden()
-    page.locator("#question").focus()
-
-
-def asked_parts(page: Page) -> list[dict[str, Any]]:
-    """The content of the only message that was sent."""
-    ((message,),) = [request["messages"] for request in page.evaluate("heard.asked")]
-    assert message["role"] == "user"
-    return message["content"]
-
-
-def sent_speech(page: Page) -> np.ndarray:
-    """The speech in the first answer as the server streamed it, int16."""
-    data = [line[6:] for line in page.evaluate("heard.answers[0]").splitlines() if line.startswith("data: {")]
-    deltas = [choice["delta"] for line in data for choice in json.loads(line)["choices"]]
-    parts = [delta["audio"]["data"] for delta in deltas if (delta.get("audio") or {}).get("data")]
-    return np.frombuffer(b"".join(base64.b64decode(part) for part in parts), "<i2")
-
-
-def wait_until_over(page: Page) -> None:
-    """Until nothing is written or said any more."""
-    expect(page.locator("#stop")).to_be_hidden(timeout=30_000)
-
-
-def saved(page: Page) -> np.ndarray:
-    """The last answer as the page saves it, int16."""
-    with page.expect_download() as download:
-        page.get_by_role("link", name="Save as WAV").last.click()
-    samples, rate = soundfile.read(io.BytesIO(Path(download.value.path()).read_bytes()), dtype="int16")
-    assert rate == RATE
-    return samples
-
-
 @needs_browser
 def test_a_typed_question_is_answered_in_text_and_speech(page: Page) -> None:
     setting(page, max_tokens="12", seed="3")
@@ -166,24 +120,6 @@ def test_a_typed_question_is_answered_in_text_and_speech(page: Page) -> None:
     assert np.array_equal(np.round(heard[begin : begin + len(sent)] * 32768), sent)
     assert not heard[:begin].any() and not heard[begin + len(sent) :].any()
     assert np.array_equal(saved(page), sent)
-
-
-def png(colour: tuple[int, int, int]) -> bytes:
-    """A picture of one colour."""
-    file = io.BytesIO()
-    Image.new("RGB", (60, 40), colour).save(file, "PNG")
-    return file.getvalue()
-
-
-# An event that carries a file, as a browser makes it when a person drops or pastes one.
-CARRY = """([kind, name, text]) => {
-  const data = new DataTransfer();
-  data.items.add(new File([Uint8Array.from(atob(text), (c) => c.charCodeAt(0))], name, { type: "image/png" }));
-  const more = { bubbles: true, cancelable: true };
-  const made = kind === "paste" ? new ClipboardEvent(kind, { clipboardData: data, ...more })
-                                : new DragEvent(kind, { dataTransfer: data, ...more });
-  document.activeElement.dispatchEvent(made);
-}"""
 
 
 @needs_browser
@@ -239,31 +175,12 @@ def test_a_recorded_question_is_sent_as_it_was_heard(page: Page) -> None:
     assert part["input_audio"]["format"] == "wav"
     heard, rate = soundfile.read(io.BytesIO(base64.b64decode(part["input_audio"]["data"])))
     assert rate == 16000 and 3 <= len(heard) / rate < 4.5
-    said = soxr.resample(np.asarray(Hibari().say("What is in the picture?", 1.0, 0)), RATE, rate)
+    said = soxr.resample(np.asarray(Hibari().say(QUESTION, 1.0, 0)), RATE, rate)
     assert alike(heard, said) > 0.5, "what was said is not in what was sent"
     page.locator("summary").press("Enter")
     expect(page.locator(".mel figcaption")).to_contain_text("frames of the log-mel")
     assert page.locator(".mel img").evaluate("image => image.naturalHeight") == 128
     assert page.locator(".axis span").all_inner_texts()[:2] == ["0 s", "1"]
-
-
-def alike(heard: np.ndarray, said: np.ndarray) -> float:
-    """How alike the loudness of two sounds goes up and down, at the best shift; 1 for equal."""
-
-    def envelope(wave: np.ndarray) -> np.ndarray:
-        blocks = wave[: len(wave) // 160 * 160].reshape(-1, 160)
-        return np.log(np.sqrt((blocks**2).mean(1)) + 1e-3)
-
-    long, short = envelope(heard), envelope(said)
-    shifts = range(max(1, len(long) - len(short)))
-    return max(float(np.corrcoef(long[shift : shift + len(short)], short)[0, 1]) for shift in shifts)
-
-
-def silence_after(page: Page, note: str) -> tuple[float, float]:
-    """Seconds by the speaker's clock from something noted until nothing was heard any more; and its time."""
-    at = next(time for kind, time, *_ in page.evaluate("heard.notes") if kind == note)
-    start, heard = speaker_samples(page)
-    return (start + int(np.flatnonzero(heard)[-1]) + 1 - at) / RATE, at
 
 
 @needs_browser
@@ -322,7 +239,8 @@ def test_the_keyboard_reaches_everything_and_shows_where_it_is(page: Page) -> No
         name, outline = page.evaluate(
             """() => { const e = document.activeElement; const style = getComputedStyle(e);
             if (e === document.body) return ["", true];
-            return [e.ariaLabel || e.innerText.trim() || e.id, style.outlineStyle !== 'none' || e.id === 'question']; }"""
+            return [e.ariaLabel || e.innerText.trim() || e.id,
+                    style.outlineStyle !== 'none' || e.id === 'question']; }"""
         )
         names.append(name)
         assert outline, name

@@ -103,7 +103,7 @@ function drawGrid(canvas, image, patches, grid) {
 
 /** The log-mel with its time axis. */
 function sound({ seconds: length, frames, positions, png }) {
-  const words = `${length.toFixed(2)} s, ${frames} frames of the log-mel, ${positions} positions`;
+  const words = `${length.toFixed(2)} s, ${frames} frames of the log-mel, ${positions} positions; high frequencies at the top`;
   const axis = element("div", { className: "axis", "aria-hidden": "true" });
   const step = [0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 60].find((s) => length / s <= 6) ?? 120;
   for (let i = 0; i * step <= length; i++) {
