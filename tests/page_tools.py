@@ -1,7 +1,10 @@
-"""What tests of the server's page share: a server process, a microphone's recording, and a tap at the speaker."""
+"""What tests of the server's page share: a server process, a browser with a microphone, and what a person does."""
 
 import base64
+import io
+import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -11,89 +14,27 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pytest
 import soundfile
-from playwright.sync_api import Page, Route
+from page_tap import RATE
+from PIL import Image
+from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from muomni.data.voices import Hibari
 
-RATE = 24000  # of the page's sound
-
-# Notes, by the clock of the speaker (in samples): what was heard, keys, and what went over the WebSocket.
-TAP = """
-(() => {
-  const worklet = `registerProcessor("tap", class extends AudioWorkletProcessor {
-    process([[channel]]) {
-      if (channel) this.port.postMessage([currentFrame, channel.slice()]);
-      return true;
-    }
-  });`;
-  const heard = (window.heard = { blocks: [], notes: [], context: null });
-  let ready;
-  heard.ready = new Promise((resolve) => (ready = resolve));
-  const now = () => (heard.context ? heard.context.currentTime * 24000 : 0);
-  heard.samples = () => {
-    const start = Math.min(...heard.blocks.map(([at]) => at));
-    const whole = new Float32Array(Math.max(...heard.blocks.map(([at]) => at)) + 128 - start);
-    for (const [at, block] of heard.blocks) whole.set(block, at - start);
-    const bytes = new Uint8Array(whole.buffer);
-    let text = "";
-    for (let i = 0; i < bytes.length; i += 8192) text += String.fromCharCode(...bytes.subarray(i, i + 8192));
-    return [start, btoa(text)];
-  };
-  heard.note = (kind, more = null) => heard.notes.push([kind, now(), performance.now(), more]);
-  const sources = [];
-  let tap = null;
-  const connect = AudioNode.prototype.connect;
-  AudioNode.prototype.connect = function (target, ...rest) {
-    if (target instanceof AudioDestinationNode) tap ? connect.call(this, tap) : sources.push(this);
-    return connect.call(this, target, ...rest);
-  };
-  window.AudioContext = class extends AudioContext {
-    constructor(options) {
-      super(options);
-      if (options.sampleRate !== 24000) return; // a microphone's
-      heard.context = this;
-      const module = URL.createObjectURL(new Blob([worklet], { type: "text/javascript" }));
-      this.audioWorklet.addModule(module).then(() => {
-        tap = new AudioWorkletNode(this, "tap", { numberOfOutputs: 0 });
-        tap.port.onmessage = (event) => heard.blocks.push(event.data);
-        sources.forEach((source) => connect.call(source, tap));
-        ready();
-      });
-    }
-  };
-  const send = WebSocket.prototype.send;
-  WebSocket.prototype.send = function (text) {
-    const { type, audio, ...more } = JSON.parse(text);
-    if (audio) {
-      const bytes = Uint8Array.from(atob(audio), (c) => c.charCodeAt(0));
-      const samples = new Int16Array(bytes.buffer);
-      heard.note("sent", Math.sqrt(samples.reduce((sum, x) => sum + x * x, 0) / samples.length));
-    } else heard.note(type, more);
-    return send.call(this, text);
-  };
-  const Socket = window.WebSocket;
-  window.WebSocket = class extends Socket {
-    constructor(...args) {
-      super(...args);
-      this.addEventListener("message", (event) => {
-        const { type, delta, ...more } = JSON.parse(event.data);
-        heard.note("got " + type, more);
-      });
-    }
-  };
-  document.addEventListener("keydown", (event) => heard.note("key " + event.key), true);
-})();
-"""
-
-
-def let_tap_in(route: Route) -> None:
-    """The page itself, its policy allowing the tap's worklet, which is no file of the server."""
-    answer = route.fetch()
-    policy = answer.headers["content-security-policy"].replace("script-src 'self'", "script-src 'self' blob:")
-    route.fulfill(response=answer, headers={**answer.headers, "content-security-policy": policy})
+QUESTION = "What is in the picture?"  # what the browser's microphone hears
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"]
+ARGUMENTS += ["--disable-component-update", "--disable-sync", "--use-fake-ui-for-media-stream"]
+ARGUMENTS += ["--use-fake-device-for-media-stream", "--autoplay-policy=user-gesture-required"]
+ELSEWHERE = "muomni.test"  # a name by which browsers trust no page without https
+# A page that a test's route has touched counts as from elsewhere, which may not open a WebSocket to this machine.
+ARGUMENTS += ["--disable-features=LocalNetworkAccessChecks,LocalNetworkAccessChecksWebSockets"]
+ARGUMENTS += [f"--host-resolver-rules=MAP {ELSEWHERE} 127.0.0.1"]
+needs_browser = pytest.mark.skipif(CHROMIUM is None, reason="no chromium on PATH; scripts/browser.sh installs it")
 
 
 @contextmanager
@@ -105,7 +46,9 @@ def serving(checkpoint: Path, folder: Path, *options: str) -> Iterator[str]:
     log = folder / "serve.log"
     command = [sys.executable, "-m", "muomni.cli", "serve", "--checkpoint", str(checkpoint), "--port", str(port)]
     with log.open("w") as out:
-        process = subprocess.Popen([*command, *options], stdout=out, stderr=out, env={**os.environ, "OMP_NUM_THREADS": "1"})
+        process = subprocess.Popen(
+            [*command, *options], stdout=out, stderr=out, env={**os.environ, "OMP_NUM_THREADS": "1"}
+        )
     address = f"http://127.0.0.1:{port}"
     try:
         wait_until_ready(address, process, log)
@@ -127,22 +70,90 @@ def wait_until_ready(address: str, process: "subprocess.Popen[bytes]", log: Path
     raise AssertionError(f"the server did not start: {log.read_text()}")
 
 
-def microphone_file(path: Path, text: str, before: float, after: float) -> Path:
-    """A question for the browser's fake microphone, which plays it over and over.
-
-    Args:
-        path: of the WAV to write.
-        text: what is said.
-        before, after: seconds of silence.
-    """
+def microphone_file(path: Path, question: str) -> Path:
+    """A question between silences for the browser's fake microphone, which plays it over and over."""
     voice = Hibari()
-    silence = [np.zeros(int(seconds * voice.rate), np.float32) for seconds in (before, after)]
-    said = voice.say(text, 1.0, 0)
-    soundfile.write(path, np.concatenate([silence[0], said, silence[1]]), voice.rate, subtype="PCM_16")
+    said = voice.say(question, 1.0, 0)
+    wave = np.pad(said, (int(0.8 * voice.rate), int(1.2 * voice.rate)))
+    soundfile.write(path, wave, voice.rate, subtype="PCM_16")
     return path
 
 
-def speaker_samples(page: Page) -> tuple[int, np.ndarray]:
-    """All that was heard: the first sample's number by the speaker's clock, and float32 ``[n]``."""
-    start, text = page.evaluate("heard.samples()")
-    return start, np.frombuffer(base64.b64decode(text), np.float32)
+@contextmanager
+def launched(folder: Path, question: str = QUESTION) -> Iterator[Browser]:
+    """A browser without a screen, whose microphone hears a question over and over."""
+    said = microphone_file(folder / "question.wav", question)
+    with sync_playwright() as playwright:
+        arguments = [*ARGUMENTS, f"--use-file-for-fake-audio-capture={said}"]
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=arguments)
+        yield browser
+        browser.close()
+
+
+def setting(page: Page, **values: str) -> None:
+    """Change settings, by keyboard."""
+    page.get_by_role("button", name="Settings").press("Enter")
+    for name, value in values.items():
+        page.locator(f"#{name.replace('_', '-')}").fill(value)
+    page.keyboard.press("Enter")
+    expect(page.locator("#settings")).to_be_hidden()
+    page.locator("#question").focus()
+
+
+def asked_parts(page: Page) -> list[dict[str, Any]]:
+    """The content of the only message that was sent."""
+    ((message,),) = [request["messages"] for request in page.evaluate("heard.asked")]
+    assert message["role"] == "user"
+    return message["content"]
+
+
+def sent_speech(page: Page) -> np.ndarray:
+    """The speech in the first answer as the server streamed it, int16."""
+    data = [line[6:] for line in page.evaluate("heard.answers[0]").splitlines() if line.startswith("data: {")]
+    deltas = [choice["delta"] for line in data for choice in json.loads(line)["choices"]]
+    parts = [delta["audio"]["data"] for delta in deltas if (delta.get("audio") or {}).get("data")]
+    return np.frombuffer(b"".join(base64.b64decode(part) for part in parts), "<i2")
+
+
+def wait_until_over(page: Page) -> None:
+    """Until nothing is written or said any more."""
+    expect(page.locator("#stop")).to_be_hidden(timeout=30_000)
+
+
+def saved(page: Page) -> np.ndarray:
+    """The last answer as the page saves it, int16."""
+    with page.expect_download() as download:
+        page.get_by_role("link", name="Save as WAV").last.click()
+    samples, rate = soundfile.read(io.BytesIO(Path(download.value.path()).read_bytes()), dtype="int16")
+    assert rate == RATE
+    return samples
+
+
+def png(colour: tuple[int, int, int]) -> bytes:
+    """A picture of one colour."""
+    file = io.BytesIO()
+    Image.new("RGB", (60, 40), colour).save(file, "PNG")
+    return file.getvalue()
+
+
+# An event that carries a file, as a browser makes it when a person drops or pastes one.
+CARRY = """([kind, name, text]) => {
+  const data = new DataTransfer();
+  data.items.add(new File([Uint8Array.from(atob(text), (c) => c.charCodeAt(0))], name, { type: "image/png" }));
+  const more = { bubbles: true, cancelable: true };
+  const made = kind === "paste" ? new ClipboardEvent(kind, { clipboardData: data, ...more })
+                                : new DragEvent(kind, { dataTransfer: data, ...more });
+  document.activeElement.dispatchEvent(made);
+}"""
+
+
+def alike(heard: np.ndarray, said: np.ndarray) -> float:
+    """How alike the loudness of two sounds goes up and down, at the best shift; 1 for equal."""
+
+    def envelope(wave: np.ndarray) -> np.ndarray:
+        blocks = wave[: len(wave) // 160 * 160].reshape(-1, 160)
+        return np.log(np.sqrt((blocks**2).mean(1)) + 1e-3)
+
+    long, short = envelope(heard), envelope(said)
+    shifts = range(max(1, len(long) - len(short)))
+    return max(float(np.corrcoef(long[shift : shift + len(short)], short)[0, 1]) for shift in shifts)

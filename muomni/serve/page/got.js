@@ -65,9 +65,10 @@ function picture({ positions, size, patch_size: patch, grid, png }) {
     const side = image.naturalWidth;
     const patches = side / patch;
     drawGrid(canvas, image, patches, grid);
+    const whole = positions > grid * grid ? " cells and one for the whole" : " cells";
     const words =
       `${size.join(" × ")} pixels, made ${side} × ${side}; ${patches} × ${patches} patches (thin lines), ` +
-      `pooled to ${grid} × ${grid}: ${positions} positions`;
+      `pooled to ${grid} × ${grid}${whole}: ${positions} positions`;
     caption.textContent = words;
     canvas.setAttribute("aria-label", `The picture as the model got it: ${words}`);
   };
@@ -102,7 +103,7 @@ function drawGrid(canvas, image, patches, grid) {
 
 /** The log-mel with its time axis. */
 function sound({ seconds: length, frames, positions, png }) {
-  const words = `${length.toFixed(2)} s, ${frames} frames of the log-mel, ${positions} positions`;
+  const words = `${length.toFixed(2)} s, ${frames} frames of the log-mel, ${positions} positions; high frequencies at the top`;
   const axis = element("div", { className: "axis", "aria-hidden": "true" });
   const step = [0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 60].find((s) => length / s <= 6) ?? 120;
   for (let i = 0; i * step <= length; i++) {

@@ -86,7 +86,7 @@ export class TalkView {
   }
 
   answered(delay) {
-    this.answering?.note(`heard ${delay.toFixed(2)} s after you`);
+    this.answering?.note(`answered after ${delay.toFixed(2)} s`);
   }
 
   interrupted() {

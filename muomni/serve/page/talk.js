@@ -6,6 +6,7 @@ import { level, openMicrophone } from "./microphone.js";
 import { RATE } from "./player.js";
 import { fromBase64, toBase64, toPcm16 } from "./sound.js";
 
+const REFUSED = "The server takes no talk now: it is not there, busy, or asks for an API key (see the settings).";
 const LOST = "The connection to the server was lost. Press Talk to begin again.";
 
 export class Talk {
@@ -21,13 +22,15 @@ export class Talk {
     this.item = null; // the answer's name at the server
     this.responding = false;
     this.silent = new Set(); // answers that were interrupted; what of them is still on its way is dropped
-    this.stoppedAt = null; // when the user fell silent
+    this.sent = 0; // seconds of the microphone
+    this.stoppedAt = null; // when the user fell silent, by `performance.now`
   }
 
   /** Begin. Rejects with an Error in words if there is no microphone. */
   async start(model, options) {
     this.player.wake();
     this.view.begin();
+    this.sent = 0;
     try {
       this.closeMicrophone = await openMicrophone(RATE, (piece) => this.hear(piece));
     } catch (error) {
@@ -35,9 +38,16 @@ export class Talk {
       throw error;
     }
     this.socket = realtime(model);
-    this.socket.onopen = () => this.send("session.update", { session: session(options) });
+    let open = false;
+    this.socket.onopen = () => {
+      open = true;
+      this.send("session.update", { session: session(options) });
+    };
     this.socket.onmessage = (message) => this.take(JSON.parse(message.data));
-    this.socket.onclose = (event) => this.end(event.reason ? `The server ended the talk: ${event.reason}` : LOST);
+    this.socket.onclose = ({ reason }) => {
+      if (reason) this.end(`The server ended the talk: ${reason}.`);
+      else this.end(open ? LOST : REFUSED);
+    };
   }
 
   send(type, fields) {
@@ -46,6 +56,7 @@ export class Talk {
 
   hear(piece) {
     this.view.level(level(piece));
+    if (this.socket?.readyState === WebSocket.OPEN) this.sent += piece.length / RATE;
     this.send("input_audio_buffer.append", { audio: toBase64(toPcm16(piece)) });
   }
 
@@ -58,7 +69,8 @@ export class Talk {
         this.view.show("hearing you");
       },
       "input_audio_buffer.speech_stopped": () => {
-        this.stoppedAt = performance.now();
+        // The server is sure of it only some silence later.
+        this.stoppedAt = performance.now() - (1000 * this.sent - event.audio_end_ms);
         this.view.show("thinking");
       },
       "conversation.item.input_audio_transcription.completed": () => this.view.userSaid(event.item_id, event.transcript),
