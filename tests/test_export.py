@@ -87,7 +87,7 @@ def other_omni() -> Omni:
 def save(model: Omni, folder: Path) -> Path:
     """A checkpoint of a model."""
     small_tokenizer(folder)
-    card = make_card("omni", model, data={}, params={}, metrics={"answer_loss": 1.25}, seconds=0.0)
+    card = make_card("omni", model, data={}, params={}, metrics={"valid_loss": 1.25}, seconds=0.0)
     files = {"tokenizer.model": folder / "tokenizer.model"}
     save_checkpoint(folder / "omni", model.state_dict(), model.cfg.model_dump(mode="json"), card, files)
     return folder / "omni"

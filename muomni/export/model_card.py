@@ -9,7 +9,7 @@ from muomni.prompts import DICTATION
 HEAD = """\
 ---
 license: mit
-library_name: transformers
+library_name: {library}
 pipeline_tag: any-to-any
 language: en
 tags: [muomni, custom_code]
@@ -33,8 +33,9 @@ relied on, and nothing keeps it from nonsense about what it was not trained on. 
 DATA = """\
 ## Data and licences
 
-The code and the weights are under the MIT licence (`LICENSE`). With the profiles that come with muOmni all training
-data is made from these packages; a model that was trained on own folders has other sources:
+The code is under the MIT licence (`LICENSE`). The weights were learned from material with licences of its own; name it
+when you pass the folder on. With the profiles that come with muOmni all of it is made from these packages; a model that
+was trained on own folders has other sources:
 
 | Package | What | Licence |
 |---|---|---|
@@ -104,7 +105,8 @@ def model_card(model: Omni, card: Mapping[str, Any], formats: Sequence[str]) -> 
         formats: that the folder has.
     """
     cfg = model.cfg
-    parts = [HEAD, LIMITS, sizes(model), figures(card), DATA]
+    library = "transformers" if "hf" in formats else "onnx"
+    parts = [HEAD.format(library=library), LIMITS, sizes(model), figures(card), DATA]
     if "hf" in formats:
         parts.append(
             TRANSFORMERS.format(
@@ -142,8 +144,23 @@ def sizes(model: Omni) -> str:
 
 
 def figures(card: Mapping[str, Any]) -> str:
-    """What was measured at the end of its training, from the card of the checkpoint."""
-    rows = [f"| {name.replace('_', ' ')} | {value:.4g} |" for name, value in sorted(card["metrics"].items())]
-    table = ["| Figure | Value |", "|---|---:|", *rows] if rows else ["The checkpoint's card has no figures."]
-    made = f"Weights {card['weights_sha256'][:12]}, made by revision {card['revision'][:12]}."
-    return "\n".join(("## Figures\n", "At the end of its training, on held-out data:\n", *table, "", made, ""))
+    """What was measured at the end of its training, from the card of the checkpoint, and what went into it."""
+    valid = {name: value for name, value in sorted(card["metrics"].items()) if name.startswith("valid")}
+    rows = [f"| {name.replace('_', ' ')} | {value:.4g} |" for name, value in valid.items()]
+    table = ["| Figure | Value |", "|---|---:|", *rows] if rows else ["The checkpoint's card has none."]
+    answers = card["params"].get("e_omni", {}).get("valid_answers")
+    few = f" Accuracies and CER are of {answers} answers each, a rough measure." if answers else ""
+    sources = [f"| `{name}` | `{digest[:12]}` |" for name, digest in sorted(card["data"].items())]
+    if sources:
+        sources = ["", "Made from:", "", "| What | SHA-256 |", "|---|---|", *sources]
+    return "\n".join(
+        (
+            "## Figures\n",
+            f"On the validation data, which nothing was learned from, at the end of the training.{few}\n",
+            *table,
+            "",
+            f"Weights `{card['weights_sha256'][:12]}`, trained with revision `{card['revision'][:12]}`.",
+            *sources,
+            "",
+        )
+    )

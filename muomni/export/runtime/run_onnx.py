@@ -239,10 +239,9 @@ def answer(args: argparse.Namespace) -> None:
     """Print the answer, and write its speech if a file is given for it."""
     runtime = Runtime(args.folder)
     talker = runtime.cfg["talker"]
-    if not 0 <= args.voice < len(talker["voices"]):
-        raise UserError(
-            f"--voice {args.voice}: there are 0 to {len(talker['voices']) - 1}: {', '.join(talker['voices'])}"
-        )
+    voices = talker["voices"]
+    if not 0 <= args.voice < len(voices):
+        raise UserError(f"--voice {args.voice}: there are {len(voices)}, counted from 0: {', '.join(voices)}")
     recordings = [runtime.hear(read_wav(path, runtime.rate)) for path in args.audio_in]
     prompt = runtime.prompt(args.text, [runtime.see(path) for path in args.image], recordings)
     if prompt.shape[1] >= runtime.cfg["thinker"]["context"]:
