@@ -25,10 +25,11 @@ from muomni.export.bundle import Bundle
 from muomni.export.onnx_parts import DenseMoE
 from muomni.export.transformers_files import MODULES, ROOM
 from muomni.fusion import lay_out
-from muomni.generate import Answer, Session, last, say
+from muomni.generate import Answer, Session, last
 from muomni.media import image_to_tensor
 from muomni.mel import log_mel
 from muomni.omni import Omni, load_omni
+from muomni.reading_aloud import say
 from muomni.tokenizer import Tokenizer, render_chat
 
 QUESTION, TEXT = "What is it?", "It is a bicycle."

@@ -13,8 +13,8 @@ from muomni.export.behind import causal_mask, places_behind, read_behind, real_p
 from muomni.export.hf.configuration_muomni import MuOmniConfig
 from muomni.export.hf.outputs_muomni import Behind, MuOmniOutput, Speech, joined, keep_buffers
 from muomni.fusion import fuse
-from muomni.generate import say
 from muomni.omni import Omni
+from muomni.reading_aloud import say
 from muomni.speech import speak
 
 PICTURES, RECORDINGS = ("pixel_values",), ("input_features", "feature_attention_mask")
