@@ -16,8 +16,8 @@ from serving import Place, running, sound
 from muomni.generate import transcribe
 from muomni.omni import Omni
 from muomni.reading_aloud import say
-from muomni.serve.hearing import at_pauses
 from muomni.serve.inputs import recording
+from muomni.serve.pauses import in_parts
 from muomni.serve.schema_audio import SpeechEvent, Transcription, TranscriptionEvent, VerboseTranscription
 from muomni.serve.settings import Limits
 from muomni.serve.sounds import Wire, Writer, to_file
@@ -111,7 +111,7 @@ def test_a_longer_recording_is_heard_in_parts(place: Place, small: tuple[Omni, T
     first, second = (load_audio(sound(4.0, seed=seed)) for seed in (1, 2))
     pause = np.zeros(4000, np.float32)
     whole = np.concatenate([first, pause, second])
-    parts = at_pauses(whole, 16000, 5.12)
+    parts = in_parts(whole, 16000, 5.12)
     assert [len(part) for part in parts] == [len(parts[0]), len(whole) - len(parts[0])]
     assert len(first) <= len(parts[0]) <= len(first) + len(pause)
     import soundfile
@@ -121,6 +121,18 @@ def test_a_longer_recording_is_heard_in_parts(place: Place, small: tuple[Omni, T
     answer = place.client().audio.transcriptions.create(model="muomni", file=("a.wav", file.getvalue()))
     texts = [transcribe(*small, part).text for part in parts]
     assert answer.text == " ".join(texts)
+
+
+def test_parts_of_a_recording() -> None:
+    rng = np.random.default_rng(5)
+    loud = rng.normal(0, 0.1, 16000 * 3).astype(np.float32)
+    for pause, count in ((0.3, 2), (0.1, 1)):  # a pause, and one that is too short for it
+        quiet = np.zeros(int(16000 * pause), np.float32)
+        assert len(in_parts(np.concatenate([quiet, loud, quiet, loud, quiet]), 16000, 12.0)) == count
+    assert len(in_parts(np.concatenate([loud[:20000], np.zeros(8000, np.float32), loud[:20000]]), 16000, 12.0)) == 1
+    for samples in (np.concatenate([loud] * 20), np.zeros(16000 * 30, np.float32), loud[:1]):
+        parts = in_parts(samples, 16000, 5.0)
+        assert np.array_equal(np.concatenate(parts), samples) and max(len(part) for part in parts) <= 5 * 16000
 
 
 def test_what_a_transcription_cannot_do(place: Place) -> None:

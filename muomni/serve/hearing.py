@@ -4,7 +4,6 @@ from collections.abc import AsyncIterator
 from functools import partial
 from typing import Annotated, Any, Literal
 
-import numpy as np
 from fastapi import APIRouter, Depends, File, Form, Request, UploadFile
 from starlette.responses import PlainTextResponse, Response
 
@@ -18,36 +17,17 @@ from muomni.serve.errors import ApiError, Json, invalid
 from muomni.serve.hall import Hall, Job, hall_of
 from muomni.serve.house import Served
 from muomni.serve.inputs import recording
+from muomni.serve.pauses import in_parts
 from muomni.serve.schema import ModelName
 from muomni.serve.schema_audio import DurationUsage, TokenUsage, Transcription, VerboseTranscription
 from muomni.serve.settings import Limits
 from muomni.serve.streams import Stream, merged, sse, told, unless_gone
-from muomni.sound import Samples
 
 router = APIRouter()
 MOST_TOKENS = 128  # of what is said in one piece
 LONGEST_S = 12.0  # of a piece: no recording that the model learned from is longer
-LOUDNESS_S = 0.2  # over which it is measured how quiet a place is
 FRAMES = 100  # of a log-mel, a second
 KNOWN = {"file", "model", "language", "prompt", "response_format", "temperature", "stream"}
-
-
-def at_pauses(samples: Samples, rate: int, longest: float) -> list[Samples]:
-    """A recording in pieces that the model can hear at once, divided where it is quietest.
-
-    Args:
-        samples: float32 ``[samples]``.
-        rate: of them, Hz.
-        longest: seconds of a piece.
-    """
-    most, width, parts = int(longest * rate), max(1, int(LOUDNESS_S * rate)), list[Samples]()
-    while len(samples) > most:
-        second = samples[most // 2 : most]
-        power = np.convolve(np.square(second, dtype=np.float64), np.ones(width) / width, mode="same")
-        cut = most // 2 + int(power.argmin())
-        parts.append(samples[:cut])
-        samples = samples[cut:]
-    return [*parts, samples]
 
 
 def prompts_of(served: Served, data: bytes, limits: Limits) -> tuple[list[Prompt], float]:
@@ -59,7 +39,7 @@ def prompts_of(served: Served, data: bytes, limits: Limits) -> tuple[list[Prompt
     conversation = Conversation(engine.model, engine.tokenizer)
     words = sum(conversation.prompt(conversation.message(DICTATION), reserve).plan.positions.values())
     room = min(cfg.audio_encoder.positions, cfg.thinker.context - reserve - words)
-    pieces = at_pauses(samples, rate, min(LONGEST_S, room * STRIDE / FRAMES))
+    pieces = in_parts(samples, rate, min(LONGEST_S, room * STRIDE / FRAMES))
     found = [conversation.prompt(conversation.message(DICTATION, audio=[piece]), reserve) for piece in pieces]
     if any(prompt.plan.dropped_audio for prompt in found):
         raise RuntimeError("a piece of a recording does not fit the context")
