@@ -160,6 +160,39 @@ def test_length_and_stop(place: Place) -> None:
     assert text.startswith(short.choices[0].message.content.rstrip("\ufffd")) and len(text) > 4
 
 
+def test_given_texts_end_an_answer(place: Place) -> None:
+    drawn = {"temperature": 1.5, "seed": 4, "max_tokens": 40, "logit_bias": {"2": -100}}
+    text = create(place, asked(QUESTION), **drawn).choices[0].message.content
+    stop = text[10:13]
+    ended = create(place, asked(QUESTION), **drawn, stop=["never said", stop]).choices[0]
+    assert ended.message.content == text[: text.index(stop)] and ended.finish_reason == "stop"
+    found = chunks(place, asked(QUESTION), **drawn, stop=stop)
+    assert "".join(c.choices[0].delta.content or "" for c in found if c.choices) == ended.message.content
+    assert create(place, asked(QUESTION), **drawn, stop="never said").choices[0].message.content == text
+
+
+def test_tokens_can_be_forced_banned_and_made_less_likely(place: Place, small: tuple[Omni, Tokenizer]) -> None:
+    dog = small[1].encode("dog")[-1]
+    forced = create(place, asked(QUESTION), logit_bias={str(dog): 100}, max_tokens=5, logprobs=True).choices[0]
+    assert forced.message.content == small[1].decode([dog] * 5) and forced.finish_reason == "length"
+    again = create(
+        place, asked(QUESTION), logit_bias={str(dog): 5}, frequency_penalty=2, presence_penalty=2, max_tokens=9
+    )
+    assert again.choices[0].message.content != create(
+        place, asked(QUESTION), logit_bias={str(dog): 5}, max_tokens=9
+    ).choices[0].message.content  # fmt: skip
+    first = create(place, asked(QUESTION), logprobs=True, max_tokens=1).choices[0].logprobs.content[0].bytes
+    (token,) = [
+        i for i in range(small[1].vocab_size) if as_bytes(small[1].spelled(i)).removeprefix(b" ") == bytes(first)
+    ][:1]
+    other = create(place, asked(QUESTION), logit_bias={str(token): -100}, logprobs=True, max_tokens=1)
+    assert other.choices[0].logprobs.content[0].bytes != first
+
+
+def as_bytes(spelled: str | bytes) -> bytes:
+    return spelled if isinstance(spelled, bytes) else spelled.encode()
+
+
 def test_seeds_and_choices(place: Place) -> None:
     free = {"temperature": 1.5, "max_tokens": 12}
 

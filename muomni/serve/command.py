@@ -123,6 +123,7 @@ def source_of(args: argparse.Namespace) -> Source:
         weights=args.weights,
         slots=args.slots,
         queue=args.queue,
+        threads=args.threads,
     )
 
 

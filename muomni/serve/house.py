@@ -39,6 +39,7 @@ class Source:
         weights: what the Thinker writes with.
         slots: answers that are written at the same time.
         queue: requests that may wait for that.
+        threads: CPU threads of one product of the Thinker.
     """
 
     place: str
@@ -47,6 +48,7 @@ class Source:
     weights: Weights = "fp32"
     slots: int = 32
     queue: int = 64
+    threads: int = 1
 
     def folder(self) -> Path:
         """The folder of the model that is meant now; takes seconds if it has to be fetched. Raises `UserError`."""
@@ -94,7 +96,7 @@ def load(source: Source, name: str) -> Served:
         if source.mark() == mark:  # else it was replaced meanwhile, and nobody would notice
             break
     digest = hashlib.sha256(f"{card['weights_sha256']} {source.weights} {source.device}".encode()).hexdigest()
-    engine = Engine(model, tokenizer, source.weights, source.slots, source.queue)
+    engine = Engine(model, tokenizer, source.weights, source.slots, source.queue, source.threads)
     return Served(engine, name, int(time.time()), f"fp_{digest[:12]}", mark)
 
 

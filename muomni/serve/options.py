@@ -57,6 +57,9 @@ def add_serve(commands: "argparse._SubParsersAction[Parser]") -> None:
     serve.add_argument("--allow-remote", action="store_true", help="fetch pictures from public http(s) addresses")
     option("--slots", int, 1, 1024, 32, "answers that are written at the same time")
     option("--queue", int, 0, 100_000, 64, "requests that may wait for that; further ones are told to come again")
+    option(
+        "--threads", int, 1, 256, 1, "CPU threads of one product of the Thinker, on a machine with nothing else to do"
+    )
     option("--workers", int, 1, 64, 2, "threads for pictures and sound")
     option("--check-every", float, 0, DAY, 10.0, "seconds between looks for another model; 0: never")
     option("--drain", float, 0, DAY, 300.0, "seconds that the old model then has for what it began")
