@@ -1,5 +1,6 @@
 """How a server lives: clients that leave, a full queue, what is counted, and how it stops."""
 
+import asyncio
 import json
 import os
 import signal
@@ -7,7 +8,7 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from serving import BODY, Place, chat, held, running, value
 
 from muomni.errors import UserError
 from muomni.serve.settings import Settings
+from muomni.serve.streams import Stream
 
 
 @pytest.fixture
@@ -92,6 +94,39 @@ def test_metrics_count_what_happened(place: Place) -> None:
     assert value(place, "muomni_first_token_seconds_count", route=route) == 1
     assert value(place, "muomni_model_info", fingerprint=answer["system_fingerprint"]) == 1
     assert value(place, "muomni_requests_in_progress") == 1  # the one that asks
+
+
+def test_a_fault_of_the_model_ends_what_it_was_at_and_nothing_else(place: Place) -> None:
+    engine = place.house.current.engine
+    step = engine.writer.step
+    for fault in (RuntimeError("a secret"), UserError("not a finite number")):
+
+        def broken(fault: Exception = fault) -> None:
+            raise fault
+
+        engine.writer.step = broken  # type: ignore[method-assign]
+        with pytest.raises(openai.InternalServerError) as caught:
+            place.client().chat.completions.create(**BODY)
+        assert caught.value.code == "internal_error" and "secret" not in str(caught.value)
+        streamed = chat(place, stream=True)
+        assert streamed.status_code == 200 and '"code":"internal_error"' in streamed.text
+        engine.writer.step = step  # type: ignore[method-assign]
+        assert chat(place).status_code == 200
+    assert value(place, "muomni_requests_total", status="500") == 2
+
+
+def test_who_reads_too_slowly_is_left() -> None:
+    async def endless() -> AsyncIterator[bytes]:
+        while True:
+            yield b"more"
+
+    async def never(*_: object) -> None:
+        await asyncio.Event().wait()
+
+    closed = list[bool]()
+    stream = Stream(endless(), "text/plain", lambda: closed.append(True), 0.05)
+    asyncio.run(stream({"type": "http", "asgi": {"spec_version": "2.3"}}, never, never))
+    assert closed == [True]
 
 
 # Stop

@@ -43,6 +43,10 @@ async def unless_gone(request: Request, work: Coroutine[Any, Any, T]) -> T:
         await asyncio.gather(task, gone, return_exceptions=True)
 
 
+class ModelFailed(Exception):
+    """The model could not go on; no fault of who asked."""
+
+
 async def merged(replies: Sequence[Reply], deadline: float) -> AsyncIterator[tuple[int, Event]]:
     """The events of several replies as they come, each with the number of its reply.
 
@@ -53,6 +57,7 @@ async def merged(replies: Sequence[Reply], deadline: float) -> AsyncIterator[tup
     Raises:
         TimeoutError: at the deadline.
         Closed: if the engine ended before a reply did.
+        ModelFailed: if something else went wrong.
     """
     queue: asyncio.Queue[tuple[int, Event | Exception]] = asyncio.Queue()
 
@@ -73,8 +78,10 @@ async def merged(replies: Sequence[Reply], deadline: float) -> AsyncIterator[tup
         while waiting:
             async with asyncio.timeout_at(deadline):
                 number, event = await queue.get()
-            if isinstance(event, Exception):
+            if isinstance(event, Closed):
                 raise event
+            if isinstance(event, Exception):
+                raise ModelFailed from event
             waiting -= isinstance(event, End)
             yield number, event
     finally:
