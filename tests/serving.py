@@ -24,6 +24,7 @@ from muomni.serve.command import Server
 from muomni.serve.engine import Engine
 from muomni.serve.hall import Hall
 from muomni.serve.house import House, Source
+from muomni.serve.schema import Error
 from muomni.serve.settings import Settings
 
 T = TypeVar("T")
@@ -157,3 +158,13 @@ def value(place: Place, name: str, **labels: str) -> float:
     text = httpx.get(f"{place.url}/metrics").text
     samples = [s for family in text_string_to_metric_families(text) for s in family.samples if s.name == name]
     return sum(s.value for s in samples if labels.items() <= s.labels.items())
+
+
+def refused(place: Place, status: int = 400, **body: Any) -> dict[str, Any]:
+    """Ask for a chat that is refused; the error."""
+    whole = {"model": "muomni", "messages": asked("Hello")} | body
+    answer = httpx.post(f"{place.url}/v1/chat/completions", json=whole)
+    assert answer.status_code == status, answer.text
+    Error.model_validate(answer.json())
+    error: dict[str, Any] = answer.json()["error"]
+    return error
