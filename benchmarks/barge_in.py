@@ -46,8 +46,11 @@ PIECE = WIRE_RATE // 50  # samples of 20 ms
 NOISE = 0.0005  # of a quiet room, -66 dB of full scale
 QUESTIONS = ("What is above the cat?", "How many things are there?", "Is a dog an animal?", "What is in the picture?")
 WORDS = ("Stop, that is enough.", "Wait a moment.", "No, something else.", "How many dogs are there?", "Is it a cat?")
-LONG = "The green circle is above the cat. There are two dogs. A mountain is bigger than a microphone. It is a bicycle."
-EARLIEST, LATEST = 0.05, 0.3  # seconds after the first sound at which the user begins to speak
+LONG = (
+    3
+    * "The green circle is above the cat. There are two dogs. A mountain is bigger than a microphone. It is a bicycle. "
+)
+EARLIEST, LATEST = 0.0, 0.1  # seconds after the first sound at which the user begins to speak
 PLAYED = 5  # every so many trials speak after the answer is made
 WAIT = 60.0
 

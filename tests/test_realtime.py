@@ -22,6 +22,7 @@ from muomni.checkpoint import make_card, save_checkpoint
 from muomni.conversation import Conversation
 from muomni.generate import Session, last
 from muomni.serve.realtime_dialogue import Limits
+from muomni.serve.realtime_recording import as_learned
 
 PUSH_TO_TALK = {"input": {"turn_detection": None}}
 
@@ -133,8 +134,9 @@ def test_push_to_talk_and_a_picture(server: Server) -> None:
             await client.send("response.create")
             usage = (await client.until("response.done"))["response"]["usage"]["input_token_details"]
             assert not client.of("input_audio_buffer.speech_started")
-            seconds = len(speech("What is it?")) / 24000
-            assert abs(usage["audio_tokens"] - seconds * 12.5) <= 1 and usage["image_tokens"] == image_positions
+            seconds = len(speech("What is it?", before=0, after=0)) / 24000
+            assert abs(usage["audio_tokens"] - seconds * 12.5) <= 1, "without the silence around it"
+            assert usage["image_tokens"] == image_positions
 
     asyncio.run(talk())
 
@@ -221,9 +223,23 @@ def test_another_model_takes_the_next_question(checkpoint: Path, tmp_path: Path)
             engine = server.house.current.engine
             session = Session(engine.model, engine.tokenizer)
             (kept,) = server.app.state.realtime.sessions
-            heard = kept.dialogue.items[0].parts[0].sound
+            heard = as_learned(kept.dialogue.items[0].parts[0].sound, 16000)
             session.conversation.exchanges.append((session.conversation.message(audio=[heard]), said))
             assert done["output"][0]["content"][0]["text"] == last(session.ask("Where?", max_tokens=8)).text
 
     with Server(folder, Limits()) as server:
         asyncio.run(talk(server))
+
+
+def test_a_recording_is_made_like_those_that_the_model_learned_from() -> None:
+    rng = np.random.default_rng(0)
+    said = np.sin(np.arange(16000) / 5).astype(np.float32) * np.hanning(16000).astype(np.float32)
+    wave = np.concatenate((np.zeros(8000), said, np.zeros(4000))).astype(np.float32)
+    expected = as_learned(wave, 16000)
+    assert 15000 < len(expected) < 16000 + 2 * 960 and np.abs(expected).max() == pytest.approx(0.9)
+    quiet = 0.05 * wave + 1e-4 * rng.standard_normal(len(wave)).astype(np.float32)
+    found = as_learned(quiet, 16000)
+    assert abs(len(found) - len(expected)) < 1600 and np.abs(found).max() == pytest.approx(0.9)
+    noise = 1e-4 * rng.standard_normal(16000).astype(np.float32)
+    assert np.abs(as_learned(noise, 16000)).max() < 0.1, "noise alone is not made as loud as speech"
+    assert not as_learned(np.zeros(1, np.float32), 16000).any()

@@ -9,7 +9,7 @@ from muomni.conversation import Conversation, Prompt
 from muomni.errors import UserError
 from muomni.prompts import DICTATION
 from muomni.serve.engine import End, Options, Text, Token
-from muomni.serve.errors import ApiError
+from muomni.serve.errors import ApiError, as_api_error, error_body
 from muomni.serve.hall import Hall
 from muomni.serve.house import Served
 from muomni.serve.realtime_channel import Outbox
@@ -42,7 +42,7 @@ class Limits:
     sound_s: float = 300.0
     idle_s: float = 600.0
     session_s: float = 3600.0
-    unsent: int = 16_000_000
+    unsent: int = 8_000_000
     connections: int = 64
 
 
@@ -139,10 +139,10 @@ class Dialogue:
                 self.announce(item)
                 while self.full():
                     self.remove(0)
-        except ApiError as error:
+        except Exception as error:
             if item in self.items:
                 self.items.remove(item)
-            refuse(error)
+            refuse(as_api_error(error))
         finally:
             self.arriving.pop(item, None)
 
@@ -173,9 +173,10 @@ class Dialogue:
         kind = "conversation.item.input_audio_transcription"
         try:
             text, read, written = await self.dictate(item.parts[0])
-        except UserError as error:
-            fault = {"type": "server_error", "code": "transcription_failed", "message": str(error), "param": None}
-            self.outbox.put(f"{kind}.failed", **place, error=fault)
+        except Exception as error:  # it comes beside the answer, which it must not end
+            told = as_api_error(error)
+            fault = error_body(told.status_code, str(told.detail), told.param, told.code)
+            self.outbox.put(f"{kind}.failed", **place, **fault)
             return
         item.parts[0].text = text
         usage = {

@@ -21,7 +21,7 @@ EDGES = (100, 300, 600, 1000, 1600, 2500, 4000, 7000)  # of the bands, Hz
 MEMORY = 200  # frames in which the noise floor is looked for
 SMOOTHING = 5  # frames over which energy is averaged for the floor
 BIAS = 3.0  # dB: how far the mean of steady noise is above the smallest average of so many frames, about
-QUIETEST = -62.0  # dB of full scale that a band's floor has at least; what is softer counts as silence
+QUIETEST = -68.0  # dB of full scale that a band's floor has at least; what is softer counts as silence
 ONSET, OUT_OF = 5, 6  # of so many last frames so many are active when speech begins
 HYSTERESIS = 4.0  # dB below the threshold at which speech goes on
 
