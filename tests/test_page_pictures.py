@@ -64,7 +64,7 @@ def ask(page: Page, text: str, picture: Path | None = None) -> None:
 
 
 def test_conversation_and_panel(address: str, tmp_path: Path) -> None:
-    with launched(tmp_path, "How many things are there?") as browser:
+    with launched(tmp_path, "What is above the cat?") as browser:
         page = browser.new_page(viewport=DESKTOP, color_scheme="light")
         page.goto(address)
         expect(page.locator("#question")).to_be_focused()
