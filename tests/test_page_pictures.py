@@ -43,13 +43,12 @@ def scene(path: Path) -> Path:
 
 
 def shoot(page: Page, name: str) -> None:
-    """Write a picture, with few colours so that it stays small."""
+    """Write a picture."""
     page.mouse.move(1, 1)
     path = Path(str(FOLDER)) / f"page-{name}.png"
     page.screenshot(path=path)
     with Image.open(path) as picture:
-        small = picture.convert("RGB").quantize(256, dither=Image.Dither.NONE)
-    small.save(path, optimize=True)
+        picture.convert("RGB").save(path, optimize=True)
     assert path.stat().st_size < 150_000
 
 
