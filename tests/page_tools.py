@@ -154,6 +154,6 @@ def alike(heard: np.ndarray, said: np.ndarray) -> float:
         blocks = wave[: len(wave) // 160 * 160].reshape(-1, 160)
         return np.log(np.sqrt((blocks**2).mean(1)) + 1e-3)
 
-    long, short = envelope(heard), envelope(said)
-    shifts = range(max(1, len(long) - len(short)))
-    return max(float(np.corrcoef(long[shift : shift + len(short)], short)[0, 1]) for shift in shifts)
+    one, other = sorted((envelope(heard), envelope(said)), key=len)
+    shifts = range(len(other) - len(one) + 1)
+    return max(float(np.corrcoef(other[shift : shift + len(one)], one)[0, 1]) for shift in shifts)

@@ -1,7 +1,7 @@
 // Pictures and sounds that go with the next question.
 
 import { byId, element, icon, notice } from "./dom.js";
-import { fileBase64, joined, wav } from "./sound.js";
+import { fileBase64, joined, trimmed, wav } from "./sound.js";
 
 const MAX_BYTES = 12_000_000;
 const MAX_SIDE = 1024; // the model sees far fewer pixels; larger pictures would only be slow to send
@@ -79,7 +79,8 @@ async function sound(blob, format) {
 
 /** Pieces of a recording at `RECORDING_RATE` as an attachment. */
 export function recording(pieces) {
-  return sound(new File([wav(joined(pieces), RECORDING_RATE)], "recording"), "wav");
+  const said = trimmed(joined(pieces), RECORDING_RATE);
+  return sound(new File([wav(said, RECORDING_RATE)], "recording"), "wav");
 }
 
 /** A thumbnail or player. */

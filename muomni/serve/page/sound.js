@@ -36,6 +36,25 @@ export function joined(pieces) {
   return whole;
 }
 
+const MARGIN = 0.06; // seconds that stay around what is said, as in the recordings that the model learnt from
+
+/** A recording without the silence at its ends, which the model has hardly learnt to hear past. */
+export function trimmed(samples, rate) {
+  const size = Math.round(rate / 100);
+  const levels = Array.from({ length: Math.floor(samples.length / size) }, (_, i) => {
+    const block = samples.subarray(i * size, (i + 1) * size);
+    return Math.sqrt(block.reduce((sum, sample) => sum + sample * sample, 0) / size);
+  });
+  const sorted = [...levels].sort((a, b) => a - b);
+  const noise = sorted[Math.floor(sorted.length / 10)];
+  const threshold = Math.max(0.02 * sorted.at(-1), 2.5 * noise);
+  const first = levels.findIndex((value) => value > threshold);
+  if (first < 0) return samples; // all of it is equally loud
+  const last = levels.findLastIndex((value) => value > threshold);
+  const margin = Math.round(MARGIN * rate);
+  return samples.slice(Math.max(0, first * size - margin), (last + 1) * size + margin);
+}
+
 /** A mono WAV file of 16 bits. */
 export function wav(samples, rate) {
   const header = new DataView(new ArrayBuffer(44));

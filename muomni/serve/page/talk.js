@@ -166,7 +166,11 @@ function session({ voice, maxTokens }) {
     type: "realtime",
     output_modalities: ["audio"],
     audio: {
-      input: { turn_detection: { type: "server_vad" }, transcription: { model: "muomni" } },
+      input: {
+        // As little silence before the voice as in the recordings that the model learnt from.
+        turn_detection: { type: "server_vad", prefix_padding_ms: 60 },
+        transcription: { model: "muomni" },
+      },
       output: voice ? { voice } : {},
     },
   };
