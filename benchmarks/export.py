@@ -163,6 +163,7 @@ def measure(model: Omni, folder: Path, threads: list[int], seconds: float) -> li
             torch.set_num_threads(count)
             options = onnxruntime.SessionOptions()
             options.intra_op_num_threads = count
+            options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # or it disturbs PyTorch's turn
             session = onnxruntime.InferenceSession(path, options, ["CPUExecutionProvider"])
             both = {"torch": case.torch, "onnx": lambda session=session, given=given: session.run(None, given)}
             times = interleave(both, seconds, most=2000)

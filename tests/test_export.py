@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file
 from small_models import OMNI, enlarge, small_tokenizer
 from torch import Tensor
 
@@ -348,6 +349,30 @@ def test_a_folder_without_room_is_one_line_and_leaves_nothing(tmp_path: Path, ch
     assert done.returncode == 2 and done.stdout == ""
     assert [line for line in done.stderr.splitlines() if line.startswith("error: ")], done.stderr
     assert not list(tmp_path.iterdir())
+
+
+def test_what_comes_to_the_place_meanwhile_stays(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    with pytest.raises(UserError, match="cannot be put there"), command.appearing(out) as folder:
+        (folder / "file").touch()
+        out.mkdir()
+        (out / "theirs").touch()
+    assert [path.name for path in tmp_path.rglob("*")] == ["out", "theirs"]
+
+
+def test_a_link_to_an_empty_folder_stays_a_link(tmp_path: Path, checkpoint: Path) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to("real")
+    assert main(["export", str(tmp_path / "link"), "--checkpoint", str(checkpoint), "--format", "hf"]) == 0
+    assert (tmp_path / "link").is_symlink() and (tmp_path / "real" / "config.json").is_file()
+
+
+def test_a_registered_model_is_exported_by_its_address(home: Path, tmp_path: Path) -> None:
+    address = "models:/muomni@champion"
+    assert main(["export", str(tmp_path / "out"), "--model", address, "--format", "hf"]) == 0
+    assert load_file(tmp_path / "out" / "model.safetensors").keys() > {"omni.thinker.head.weight"}
+    assert main(["export", str(tmp_path / "none"), "--model", "models:/muomni@nobody", "--format", "hf"]) == 2
+    assert not (tmp_path / "none").exists()
 
 
 def test_an_empty_folder_may_be_there_and_the_same_model_gives_the_same_bytes(tmp_path: Path, checkpoint: Path) -> None:

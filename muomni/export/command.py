@@ -1,6 +1,7 @@
 """``muomni export``: a model as a folder that stands alone."""
 
 import argparse
+import errno
 import importlib.metadata
 import os
 import shutil
@@ -26,7 +27,7 @@ def command(args: argparse.Namespace) -> int:
     formats = chosen(args.format)
     if args.weights != "fp32" and "onnx" not in formats:
         raise UserError(f"--weights {args.weights}: is of the Thinker in ONNX; give --format onnx too")
-    out = Path(args.out)
+    out = Path(args.out).resolve()  # what a link leads to is exchanged, not the link
     check_free(out)
     source = fetch_model(args.model) if args.model else Path(args.checkpoint)
     if not source.exists():
@@ -81,17 +82,31 @@ def check_free(out: Path) -> None:
 def appearing(out: Path) -> Iterator[Path]:
     """A folder to write to, which gets its name once all is written; if that fails, nothing of it stays."""
     out.parent.mkdir(parents=True, exist_ok=True)
-    temporary = temporary_name(out.absolute())
+    temporary = temporary_name(out)
     shutil.rmtree(temporary, ignore_errors=True)
     try:
         with naming(out):
             temporary.mkdir()
             yield temporary
             flush_folder(temporary)
-            os.replace(temporary, out)
-            flush(out.absolute().parent)
+            put_there(temporary, out)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def put_there(temporary: Path, out: Path) -> None:
+    """Give a finished folder its name.
+
+    Raises:
+        UserError: if something came there meanwhile, or it is a place that cannot be exchanged.
+    """
+    try:
+        os.replace(temporary, out)
+    except OSError as error:
+        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR, errno.EBUSY, errno.EXDEV):
+            raise
+        raise UserError(f"{out}: a folder cannot be put there ({error.strerror}); give another name") from None
+    flush(out.parent)
 
 
 def licence_text() -> str:
