@@ -18,6 +18,7 @@ from muomni.tokenizer import CONTROLS, EOT, MODEL_FILE, PAD, Tokenizer
 ROOM = "muomni.export.hf"
 MODULES = ("configuration", "modeling", "tokenization", "image_processing", "feature_extraction", "processing")
 MODEL, PROCESSOR = "modeling_muomni.MuOmniForConditionalGeneration", "processing_muomni.MuOmniProcessor"
+END, UNKNOWN = "<|end|>", "<unk>"
 
 
 def write_transformers(folder: Path, model: Omni, tokenizer: Tokenizer) -> None:
@@ -86,9 +87,9 @@ def configurations(model: Omni, tokenizer: Tokenizer) -> dict[str, Mapping[str, 
             "model_max_length": cfg.thinker.context,
             "padding_side": "left",
             "pad_token": PAD,
-            "eos_token": "<|end|>",
-            "unk_token": "<unk>",
-            "extra_special_tokens": [EOT, *(name for name in CONTROLS if name != "<|end|>")],
+            "eos_token": END,
+            "unk_token": UNKNOWN,
+            "extra_special_tokens": [EOT, *(name for name in CONTROLS if name != END)],
         },
         "preprocessor_config.json": {
             "auto_map": reading,
