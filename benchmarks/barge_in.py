@@ -46,11 +46,9 @@ PIECE = WIRE_RATE // 50  # samples of 20 ms
 NOISE = 0.0005  # of a quiet room, -66 dB of full scale
 QUESTIONS = ("What is above the cat?", "How many things are there?", "Is a dog an animal?", "What is in the picture?")
 WORDS = ("Stop, that is enough.", "Wait a moment.", "No, something else.", "How many dogs are there?", "Is it a cat?")
-LONG = (
-    3
-    * "The green circle is above the cat. There are two dogs. A mountain is bigger than a microphone. It is a bicycle. "
-)
+SENTENCES = "The green circle is above the cat. There are two dogs. A mountain is bigger than a microphone. It is red. "
 EARLIEST, LATEST = 0.0, 0.1  # seconds after the first sound at which the user begins to speak
+SHORT = 24  # tokens of an answer whose end is awaited
 PLAYED = 5  # every so many trials speak after the answer is made
 WAIT = 60.0
 
@@ -193,9 +191,10 @@ async def interrupt(
 ) -> dict[str, Any]:
     """Have a text read aloud, and speak meanwhile."""
     begin = len(listener.got)
-    item = {"type": "message", "role": "user", "content": [{"type": "input_text", "text": read_aloud(LONG)}]}
+    item = {"type": "message", "role": "user", "content": [{"type": "input_text", "text": read_aloud(6 * SENTENCES)}]}
     await listener.socket.send(json.dumps({"type": "conversation.item.create", "item": item}))
-    await listener.socket.send(json.dumps({"type": "response.create"}))
+    params = {"max_output_tokens": SHORT} if played else {}
+    await listener.socket.send(json.dumps({"type": "response.create", "response": params}))
     _, delta = await listener.after(begin, "response.output_audio.delta")
     if played:
         await listener.after(begin, "response.done")
