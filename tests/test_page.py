@@ -217,7 +217,7 @@ def test_talk_is_interrupted_by_voice(page: Page) -> None:
     assert after_event < 0.2
     answered = max(at for at in range(cut) if kinds[at] == "got response.created")
     skipped = max(0, int(notes[answered][1]) - start)  # earlier answers may have been heard to their end
-    said = (last - start - skipped - int(np.flatnonzero(heard[skipped:])[0])) / RATE
+    said = np.count_nonzero(heard[skipped : last - start]) / RATE  # without the gaps of a busy machine
     assert abs(notes[cut][3]["audio_end_ms"] / 1000 - said) < 0.1
 
 
