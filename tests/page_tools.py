@@ -34,6 +34,8 @@ ELSEWHERE = "muomni.test"  # a name by which browsers trust no page without http
 # A page that a test's route has touched counts as from elsewhere, which may not open a WebSocket to this machine.
 ARGUMENTS += ["--disable-features=LocalNetworkAccessChecks,LocalNetworkAccessChecksWebSockets"]
 ARGUMENTS += [f"--host-resolver-rules=MAP {ELSEWHERE} 127.0.0.1"]
+KEY = "a-key-for-tests-only"
+GIVE_KEY = f'sessionStorage.setItem("muomni-api-key", "{KEY}")'
 needs_browser = pytest.mark.skipif(CHROMIUM is None, reason="no chromium on PATH; scripts/browser.sh installs it")
 
 

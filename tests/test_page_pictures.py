@@ -67,7 +67,6 @@ def test_conversation_and_panel(address: str, tmp_path: Path) -> None:
         page = browser.new_page(viewport=DESKTOP, color_scheme="light")
         page.goto(address)
         expect(page.locator("#question")).to_be_focused()
-        shoot(page, "empty")
         setting(page, seed="1")
         ask(page, "Which is bigger, a mountain or a microphone?")
         ask(page, "How many things are there?", scene(tmp_path / "scene.png"))
@@ -98,12 +97,14 @@ def test_phone(address: str, tmp_path: Path) -> None:
 
 
 def test_talk(address: str, tmp_path: Path) -> None:
-    with launched(tmp_path, "Is a dog an animal?") as browser:
-        page = browser.new_page(viewport={"width": 900, "height": 520}, color_scheme="light")
+    with launched(tmp_path, "What is above the cat?") as browser:
+        page = browser.new_page(viewport={"width": 900, "height": 640}, color_scheme="light")
         page.goto(address)
+        page.locator("#picture-file").set_input_files(scene(tmp_path / "scene.png"))
+        expect(page.locator("#attachments img")).to_have_count(1)
         page.get_by_role("button", name="Talk").click()
         expect(page.locator("#talk")).to_have_attribute("data-state", "speaking", timeout=30_000)
-        expect(page.locator(".asked").first).not_to_have_text("…")
+        expect(page.locator(".asked").nth(1)).not_to_have_text("…")
         expect(page.locator("#talk")).to_have_attribute("data-state", "speaking", timeout=30_000)
         shoot(page, "talk")
         page.get_by_role("button", name="End").click()

@@ -109,6 +109,14 @@ export class Attachments {
     return this.reading;
   }
 
+  /** The pictures alone; sounds stay. */
+  async takePictures() {
+    await this.reading;
+    const pictures = this.all.filter((attachment) => attachment.kind === "image");
+    this.set(this.all.filter((attachment) => attachment.kind !== "image"));
+    return pictures;
+  }
+
   add(attachment) {
     this.all.push(attachment);
     this.show();

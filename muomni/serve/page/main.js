@@ -21,7 +21,7 @@ const recorder = new Recorder((recording) => {
   question.focus();
 });
 
-const talk = new Talk(player, new TalkView(showTalk));
+const talk = new Talk(player, new TalkView(showTalk), givePictures);
 
 /** Ask what there is to talk to. */
 async function connect() {
@@ -68,6 +68,11 @@ async function startTalk() {
   } catch (error) {
     notice(error.message);
   }
+}
+
+/** Pictures that are attached go to whoever listens. */
+async function givePictures() {
+  for (const picture of await attachments.takePictures()) talk.give(picture);
 }
 
 /** As many lines as the question has. */
@@ -136,7 +141,10 @@ byId("examples").addEventListener("click", (event) => {
   chat.ask(event.target.textContent, []);
   question.focus();
 });
-acceptFiles((files) => attachments.addFiles([...files]));
+acceptFiles(async (files) => {
+  await attachments.addFiles([...files]);
+  if (talk.socket) await givePictures();
+});
 connect();
 show();
 question.focus();

@@ -82,7 +82,7 @@ export class Player {
   /** Browsers let a page sound only after a key or a click: call it from there. */
   wake() {
     this.context ??= new AudioContext({ sampleRate: RATE, latencyHint: "interactive" });
-    if (this.context.state === "suspended") this.context.resume();
+    if (this.context.state !== "running") this.context.resume();
   }
 
   /** Begin a new sound; what plays is dropped. `onChange(playing)` hears of its beginning and end. */

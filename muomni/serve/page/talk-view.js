@@ -1,10 +1,11 @@
 // What a person sees of a talk: its state, the microphone's level, who said what.
 
+import { preview } from "./attachments.js";
 import { announce, byId, element, followEnd, notice } from "./dom.js";
 
 const HINTS = {
   connecting: "",
-  listening: "Ask aloud.",
+  listening: "Ask aloud. A picture can be dropped or pasted.",
   "hearing you": "",
   thinking: "",
   speaking: "Speak, or press Escape, to interrupt.",
@@ -64,9 +65,16 @@ export class TalkView {
 
   userSpeaks(item) {
     if (this.exchanges.has(item)) return;
+    notice("");
     this.last = new Exchange();
     this.exchanges.set(item, this.last);
     followEnd(() => byId("turns").append(this.last.element));
+  }
+
+  /** The user showed a picture. */
+  gave(picture) {
+    const asked = element("article", { className: "asked", "aria-label": "You showed" }, preview(picture));
+    followEnd(() => byId("turns").append(element("li", { className: "turn" }, asked)));
   }
 
   userSaid(item, text) {

@@ -13,9 +13,10 @@ export class Talk {
   /**
    * @param player plays the answers.
    * @param view shows what happens; see `TalkView`.
+   * @param onReady is called once the server listens.
    */
-  constructor(player, view) {
-    Object.assign(this, { player, view });
+  constructor(player, view, onReady) {
+    Object.assign(this, { player, view, onReady });
     this.socket = null;
     this.closeMicrophone = null;
     this.track = null; // the sound of the answer that is under way
@@ -54,6 +55,13 @@ export class Talk {
     if (this.socket?.readyState === WebSocket.OPEN) this.socket.send(JSON.stringify({ type, ...fields }));
   }
 
+  /** Show the model a picture; what is asked next may be about it. */
+  give(picture) {
+    const content = [{ type: "input_image", image_url: picture.url }];
+    this.send("conversation.item.create", { item: { type: "message", role: "user", content } });
+    this.view.gave(picture);
+  }
+
   hear(piece) {
     this.view.level(level(piece));
     if (this.socket?.readyState === WebSocket.OPEN) this.sent += piece.length / RATE;
@@ -62,7 +70,10 @@ export class Talk {
 
   take(event) {
     const handlers = {
-      "session.updated": () => this.view.show("listening"),
+      "session.updated": () => {
+        this.view.show("listening");
+        this.onReady();
+      },
       "input_audio_buffer.speech_started": () => {
         this.hush();
         this.view.userSpeaks(event.item_id);
