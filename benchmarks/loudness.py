@@ -2,11 +2,12 @@
 
     python benchmarks/loudness.py --checkpoint checkpoints/omni
 
-The voice is the training data's. Mended is what the realtime interface does, see `muomni.serve.realtime_recording`.
+The voice is the training data's. Mended is what `muomni.recording` makes of it, as for every recording that is given.
 """
 
 import argparse
 from pathlib import Path
+from unittest.mock import patch
 
 import numpy as np
 import torch
@@ -17,7 +18,6 @@ from muomni.evaluate.text_scores import character_error_rate
 from muomni.generate import Session, last
 from muomni.omni import load_omni
 from muomni.prompts import DICTATION
-from muomni.serve.realtime_recording import as_learned
 from muomni.serve.voice_activity import RATE
 
 TEXTS = (
@@ -60,7 +60,9 @@ def main() -> None:
             padded = np.concatenate((np.zeros(int(before * RATE)), wave))
             level = np.sqrt((wave**2).mean()) * 10 ** (-decibels / 20)
             heard.append((loudness * (padded + level * rng.standard_normal(len(padded)))).astype(np.float32))
-        plain, mended = wrong(heard), wrong([as_learned(wave, RATE) for wave in heard])
+        with patch("muomni.conversation.as_learned", lambda wave, rate: wave):
+            plain = wrong(heard)
+        mended = wrong(heard)
         print(f"loudness {loudness:4}  {before:4} s before  noise -{decibels} dB: {plain:.3f}, mended {mended:.3f}")
 
 

@@ -23,6 +23,7 @@ from muomni.fusion import Plan, fuse, lay_out
 from muomni.media import Samples, image_to_tensor, load_audio, load_image, load_video
 from muomni.mel import log_mel
 from muomni.omni import Omni
+from muomni.recording import as_learned
 from muomni.tokenizer import Segment, Tokenizer, render_chat
 
 Picture = str | os.PathLike[str] | bytes | Image.Image
@@ -99,7 +100,7 @@ class Conversation:
 
     @torch.no_grad()
     def encode_recording(self, recording: Recording) -> Encoded:
-        """Run the audio encoder over as much of a recording as it has positions for.
+        """Run the audio encoder over as much of a recording as it has positions for, without the silence around it.
 
         Args:
             recording: a file, or samples ``[T]`` float32 at the model's sample rate.
@@ -110,9 +111,10 @@ class Conversation:
         cfg = self.model.cfg
         if isinstance(recording, str | os.PathLike | bytes):
             recording = load_audio(recording, cfg.mel.sample_rate)
-        samples = torch.from_numpy(np.asarray(recording, np.float32))
-        if samples.ndim != 1:
-            raise UserError(f"audio: expected samples [T], got {list(samples.shape)}; give the mean of its channels")
+        given = np.asarray(recording, np.float32)
+        if given.ndim != 1:
+            raise UserError(f"audio: expected samples [T], got {list(given.shape)}; give the mean of its channels")
+        samples = torch.from_numpy(as_learned(given, cfg.mel.sample_rate))
         mel = log_mel(samples, cfg.mel)  # [T, M]
         positions = -(-len(mel) // STRIDE)
         mel = mel[: cfg.audio_encoder.positions * STRIDE].to(self.device)

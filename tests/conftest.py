@@ -18,7 +18,8 @@ from muomni.tokenizer import Tokenizer
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The files that take minutes come first, so that of two processes none is left with one at the end."""
-    first = ("test_workplace.py", "test_browser.py", "test_fuzz.py", "test_read_only.py", "test_access.py")
+    first = {"test_workplace.py", "test_browser.py", "test_page.py", "test_export.py", "test_export_onnx.py"}
+    first |= {"test_fuzz.py", "test_read_only.py", "test_access.py", "test_serve_life.py", "test_realtime.py"}
     items.sort(key=lambda item: item.path.name not in first)
 
 

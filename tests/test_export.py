@@ -31,6 +31,7 @@ from muomni.media import image_to_tensor
 from muomni.mel import log_mel
 from muomni.omni import Omni, load_omni
 from muomni.reading_aloud import say
+from muomni.recording import as_learned
 from muomni.tokenizer import Tokenizer, render_chat
 
 QUESTION, TEXT = "What is it?", "It is a bicycle."
@@ -211,7 +212,7 @@ def test_pictures_and_recordings_are_read_alike(exported: Exported) -> None:
     assert torch.equal(found["pixels"][0], image_to_tensor(white, cfg.vision_encoder.image_size))
     features = found["features"]
     for row, recording in enumerate(exported.given["recordings"]):
-        mel = log_mel(torch.from_numpy(recording), cfg.mel)
+        mel = log_mel(torch.from_numpy(as_learned(recording, cfg.mel.sample_rate)), cfg.mel)
         assert int(features["feature_attention_mask"][row].sum()) == len(mel)
         assert torch.equal(features["input_features"][row, : len(mel)], mel)
 

@@ -166,6 +166,19 @@ def test_an_answer_without_text_does_not_break_the_next_question(small: Small) -
         Session(model, tokenizer).say_again()
 
 
+def test_a_recording_is_heard_alike_however_loud_and_with_whatever_silence_around_it(small: Small) -> None:
+    """The encoder has learned from one loudness and hardly any silence."""
+    conversation = Conversation(*small)
+    tone = np.sin(np.arange(9600) * 0.2).astype(np.float32) * np.hanning(9600).astype(np.float32)
+    heard = conversation.encode_recording(tone).states
+    for changed in (0.02 * tone, np.pad(tone, (8000, 12000)), 0.1 * np.pad(tone, (160, 0))):
+        found = conversation.encode_recording(changed.astype(np.float32)).states
+        assert found.shape == heard.shape
+        torch.testing.assert_close(found, heard, atol=2e-2, rtol=0)
+    silence = conversation.encode_recording(np.zeros(16000, np.float32)).states  # nothing to find, nothing to divide by
+    assert len(silence) == 13 and bool(silence.isfinite().all())
+
+
 def test_control_tokens_are_never_written(small: Small) -> None:
     model, tokenizer = small
     for seed in range(3):

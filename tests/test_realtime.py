@@ -21,8 +21,8 @@ from small_models import small_omni
 from muomni.checkpoint import make_card, save_checkpoint
 from muomni.conversation import Conversation
 from muomni.generate import Session, last
+from muomni.recording import as_learned
 from muomni.serve.realtime_dialogue import Limits
-from muomni.serve.realtime_recording import as_learned
 
 PUSH_TO_TALK = {"input": {"turn_detection": None}}
 

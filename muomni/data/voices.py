@@ -17,12 +17,10 @@ import numpy.typing as npt
 import soxr
 
 from muomni.errors import UserError
+from muomni.recording import MARGIN, PEAK, QUIET
 
 Samples = npt.NDArray[np.float32]
 
-MARGIN = 0.06  # seconds of silence that stay before and after what is said
-QUIET = 0.003  # of the peak: -50 dB, below the softest consonants
-PEAK = 0.9
 INSTALL = "install it with `pip install 'muomni[data]'`"
 
 

@@ -38,7 +38,9 @@ async def model(request: Request, model: str) -> Response:
 
 def described(hall: Hall) -> schema.Model:
     """The model that answers."""
-    return schema.Model(id=hall.house.name, created=hall.house.current.created)
+    current = hall.house.current
+    voices = list(current.engine.model.talker.cfg.voices)
+    return schema.Model(id=hall.house.name, created=current.created, voices=voices)
 
 
 @router.get("/healthz", response_model=schema.Health, responses=failures(403), summary="Whether the server lives")

@@ -16,6 +16,7 @@ from muomni.errors import UserError
 from muomni.listening import in_address, is_loopback, own_names
 from muomni.serve.app import make_app
 from muomni.serve.house import House, Source
+from muomni.serve.realtime import connections
 from muomni.serve.settings import Limits, Settings
 
 KEY = "MUOMNI_API_KEY"
@@ -62,6 +63,7 @@ class Server(uvicorn.Server):
         try:
             async with asyncio.timeout(self.grace):
                 await self.app.state.gate.idle.wait()
+                await connections(self.app).ended()
         except TimeoutError:
             print(f"{self.app.state.gate.asking} requests took longer; they end", file=sys.stderr, flush=True)
             await asyncio.to_thread(self.app.state.house.current.engine.close)

@@ -69,6 +69,7 @@ class Stopwatch:
         route: that was asked.
         begin: when, `time.perf_counter`.
         first_token, first_audio: seconds from then; None so far.
+        last_token: likewise, of the newest token.
         tokens: of text, all choices together.
     """
 
@@ -77,12 +78,14 @@ class Stopwatch:
     begin: float = field(default_factory=time.perf_counter)
     first_token: float | None = None
     first_audio: float | None = None
+    last_token: float = 0.0
     tokens: int = 0
     clock: Callable[[], float] = time.perf_counter
 
     def token(self) -> None:
         """A token came."""
         self.tokens += 1
+        self.last_token = self.clock() - self.begin
         if self.first_token is None:
             self.first_token = self.clock() - self.begin
             self.metrics.first_token.labels(self.route).observe(self.first_token)
@@ -95,10 +98,10 @@ class Stopwatch:
 
     @property
     def tokens_per_s(self) -> float | None:
-        """Tokens after the first one, by the time since it; None of fewer than two."""
+        """Tokens after the first one, by the time from it to the last; None of fewer than two."""
         if self.first_token is None or self.tokens < 2:
             return None
-        return (self.tokens - 1) / max(1e-9, self.clock() - self.begin - self.first_token)
+        return (self.tokens - 1) / max(1e-9, self.last_token - self.first_token)
 
     def done(self, prompt: dict[str, int], text: int, audio: int) -> None:
         """The answer is complete: positions by kind, tokens of text and frames of speech."""

@@ -13,7 +13,6 @@ from muomni.conversation import Conversation, Encoded
 from muomni.serve.errors import invalid
 from muomni.serve.inputs import from_base64, from_data_address, picture
 from muomni.serve.realtime_channel import new_id
-from muomni.serve.realtime_recording import as_learned
 from muomni.serve.realtime_schema import BadEvent, ContentParam, ItemParam
 from muomni.serve.settings import Limits
 from muomni.serve.sounds import WIRE_RATE
@@ -75,7 +74,7 @@ class Part:
             else:
                 assert self.sound is not None
                 rate = conversation.model.cfg.mel.sample_rate
-                states = conversation.encode_recording(soxr.resample(as_learned(self.sound, RATE), RATE, rate))
+                states = conversation.encode_recording(soxr.resample(self.sound, RATE, rate))
             self.encoded = (conversation.model, states)
         return self.encoded[1]
 

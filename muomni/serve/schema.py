@@ -53,12 +53,13 @@ class Error(Told):
 
 
 class Model(Told):
-    """A model that can be asked."""
+    """A model that can be asked, and the voices it has learned, which OpenAI's own do not tell."""
 
     id: str
     object: Literal["model"] = "model"
     created: int
     owned_by: str = "muomni"
+    voices: list[str]
 
 
 class ModelList(Told):

@@ -7,12 +7,13 @@ import torch
 from transformers import BatchFeature, SequenceFeatureExtractor
 
 from muomni.mel import MelConfig, log_mel
+from muomni.recording import as_learned
 
 STRIDE = 8  # frames of one state of the audio encoder
 
 
 class MuOmniFeatureExtractor(SequenceFeatureExtractor):
-    """Log-mel frames, 100 a second.
+    """Log-mel frames, 100 a second, of what is said in a recording, as loud as what the model learned from.
 
     Attributes:
         mel: section ``mel`` of the model's configuration.
@@ -43,7 +44,10 @@ class MuOmniFeatureExtractor(SequenceFeatureExtractor):
         if sampling_rate is not None and sampling_rate != cfg.sample_rate:
             raise ValueError(f"samples at {sampling_rate} Hz; the model reads {cfg.sample_rate} Hz: resample them")
         many = isinstance(raw_speech, list | tuple) and not np.isscalar(raw_speech[0])
-        waves = [torch.as_tensor(np.asarray(wave, np.float32)) for wave in (raw_speech if many else [raw_speech])]
+        waves = [
+            torch.as_tensor(as_learned(np.asarray(wave, np.float32), cfg.sample_rate))
+            for wave in (raw_speech if many else [raw_speech])
+        ]
         mels = [log_mel(wave, cfg)[: self.positions * STRIDE].numpy() for wave in waves]
         frames = max(len(mel) for mel in mels)
         features = np.zeros((len(mels), frames, cfg.n_mels), np.float32)

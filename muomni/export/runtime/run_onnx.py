@@ -22,9 +22,10 @@ import onnxruntime  # type: ignore[import-untyped]
 
 from muomni.errors import UserError
 from muomni.fusion import lay_out
+from muomni.recording import as_learned
 from muomni.speech import FRAMES_A_CHARACTER, LONGEST, sentences, speakable, spell_part
-from muomni.talker import LONGEST_STAY
 from muomni.tokenizer import Tokenizer, render_chat
+from muomni.walk import LONGEST_STAY
 
 Array = Any  # numpy's arrays, whose types are in the docstrings
 
@@ -78,7 +79,8 @@ class Runtime:
 
     def hear(self, samples: Array) -> Array:
         """A recording's embeddings ``[N, D]``, 12.5 a second; samples ``[T]`` float32 in [-1, 1]."""
-        (mel,) = self.run("log_mel", wave=samples[None].astype(np.float32))
+        heard = as_learned(samples.astype(np.float32), self.rate)
+        (mel,) = self.run("log_mel", wave=heard[None])
         mel = mel[:, : 8 * self.cfg["audio_encoder"]["positions"]]
         states, _ = self.run("audio_encoder", mel=mel, lengths=np.array([mel.shape[1]]))
         return states[0]

@@ -1,4 +1,4 @@
-"""What a microphone heard, made like the recordings that the model learned from.
+"""A recording made like those that the model learned from.
 
 Those have 0.06 s of silence around what is said, and one loudness. The audio encoder has heard nothing else: softer
 speech, or half a second of silence before it, it mistakes for other words.
@@ -7,9 +7,11 @@ speech, or half a second of silence before it, it mistakes for other words.
 import numpy as np
 import numpy.typing as npt
 
-from muomni.data.voices import MARGIN, PEAK, QUIET
-
 Samples = npt.NDArray[np.float32]
+
+MARGIN = 0.06  # seconds of silence that stay before and after what is said
+QUIET = 0.003  # of the peak: -50 dB, below the softest consonants
+PEAK = 0.9
 ABOVE_NOISE = 2.5  # times the noise, that is the softest tenth of the recording, is speech: 8 dB
 MOST_GAIN = 100.0  # 40 dB; what has to be made louder still is no speech
 
