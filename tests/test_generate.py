@@ -170,6 +170,7 @@ def test_a_recording_is_heard_alike_however_loud_and_with_whatever_silence_aroun
     """The encoder has learned from one loudness and hardly any silence."""
     conversation = Conversation(*small)
     tone = np.sin(np.arange(9600) * 0.2).astype(np.float32) * np.hanning(9600).astype(np.float32)
+    tone = np.pad(tone, 960)
     heard = conversation.encode_recording(tone).states
     for changed in (0.02 * tone, np.pad(tone, (8000, 12000)), 0.1 * np.pad(tone, (160, 0))):
         found = conversation.encode_recording(changed.astype(np.float32)).states
