@@ -11,7 +11,7 @@ export class Answer {
     this.server = {}; // its times
     this.tokens = null;
     this.finish = null; // why it ended
-    this.times = { firstToken: null, firstSound: null, tokensPerSecond: null };
+    this.times = { firstToken: null, firstSound: null };
   }
 
   seconds() {
@@ -30,7 +30,6 @@ export class Answer {
     this.finish = choice?.finish_reason ?? this.finish;
     if (text) {
       this.times.firstToken ??= this.seconds();
-      this.lastText = this.seconds();
       this.text += text;
     }
     if (samples) this.pieces.push(samples);
@@ -40,12 +39,6 @@ export class Answer {
   /** The first samples are heard in so many seconds. */
   heardIn(delay) {
     this.times.firstSound ??= this.seconds() + delay;
-  }
-
-  /** After the last chunk. */
-  end() {
-    const span = this.lastText - this.times.firstToken;
-    if (this.tokens > 1 && span > 0) this.times.tokensPerSecond = (this.tokens - 1) / span;
   }
 
   get speech() {

@@ -55,7 +55,6 @@ export class Chat {
       track?.drop();
     }
     if (this.abort === abort) this.abort = null;
-    answer.end();
     if (abort.signal.aborted) turn.show("stopped");
     else if (track?.sources.length && !track.over) turn.show("speaking");
     else turn.show(answer.finish === "length" ? CUT : "");
