@@ -20,7 +20,7 @@ from muomni.linear_cross_entropy import linear_cross_entropy
 from muomni.omni import Omni
 from muomni.params import read_params
 from muomni.sampling import Request, Sampling, answer_batch, answer_tokens
-from muomni.serve.engine import Engine, Options, Sound, Text, Token
+from muomni.serve.engine import Engine, Options, Sound
 from muomni.tokenizer import Tokenizer
 from muomni.train.a_thinker import ThinkerTask
 from muomni.train.optim import Muon
@@ -177,7 +177,7 @@ def test_answers_made_together_are_those_of_the_cpu(small: tuple[Omni, Tokenizer
             conversation = Conversation(where, tokenizer)
             prompt = conversation.prompt(conversation.message(text), 30)
             events = [event async for event in engine.ask(prompt, Options(max_tokens=30, speak=True))]
-            text = "".join(event.piece for event in events if isinstance(event, Token | Text))
+            text = "".join(getattr(event, "piece", "") for event in events)
             return text, sum(len(event.wave) for event in events if isinstance(event, Sound))
 
         return list(await asyncio.gather(*(one(text) for text in questions)))
