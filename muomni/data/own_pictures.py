@@ -60,10 +60,17 @@ def fit(image: Image.Image) -> Image.Image:
 
 
 def square(image: Image.Image, size: int) -> Image.Image:
-    """RGB ``size`` x ``size``, upright, padded: what the model gets when it is asked about the picture."""
+    """RGB ``size`` x ``size``, upright, padded: what the model gets when it is asked about the picture.
+
+    Raises:
+        ValueError: if it cannot be converted.
+    """
     from muomni.media import _to_rgb, image_to_tensor  # torch, which only captions need
 
-    pixels = image_to_tensor(_to_rgb(ImageOps.exif_transpose(image)), size)
+    try:
+        pixels = image_to_tensor(_to_rgb(ImageOps.exif_transpose(image)), size)
+    except Exception as error:  # of odd modes and damaged EXIF
+        raise ValueError(f"damaged: {error}") from None
     return Image.fromarray((pixels * 255).round().byte().permute(1, 2, 0).numpy())
 
 
