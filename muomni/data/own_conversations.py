@@ -112,12 +112,23 @@ def read_conversations(
     return found, origins
 
 
-def _folder(part: ConversationPart, fitting: Fitting, bad: BadSamples, origin: Origin) -> Iterator[OwnConversation]:
-    folder = Folder(part.path, "conversations.path")
-    names = folder.files(SUFFIXES)
-    if not names:
+def state_of_conversations(address: str, origin: Origin) -> tuple[Folder, list[str]]:
+    """A folder and its files of lines; `origin` takes the state of all of its files, the media among them.
+
+    Raises:
+        UserError: if there is no such folder, or no such file in it.
+    """
+    folder = Folder(address, "conversations.path")
+    names = folder.files()
+    lines = [name for name in names if name.lower().endswith(SUFFIXES)]
+    if not lines:
         raise UserError(f"conversations.path: {folder.address} holds no .jsonl file")
-    media: set[str] = set()
+    origin.saw(folder, names)
+    return folder, lines
+
+
+def _folder(part: ConversationPart, fitting: Fitting, bad: BadSamples, origin: Origin) -> Iterator[OwnConversation]:
+    folder, names = state_of_conversations(part.path, origin)
     for name in names:
         try:
             with folder.open(name) as file:
@@ -127,19 +138,18 @@ def _folder(part: ConversationPart, fitting: Fitting, bad: BadSamples, origin: O
                         bad.add(item, f"a line of {LONGEST_LINE:,} bytes; the rest of the file is left out")
                         break
                     try:
-                        yield _Reader(folder, fitting, media).read(f"{bad.within}{item}", line)
+                        yield _Reader(folder, fitting).read(f"{bad.within}{item}", line)
                     except ValueError as error:
                         bad.add(item, str(error))
         except ValueError as error:
             bad.add(name, str(error))
-    origin.saw(folder, sorted({*names, *media}))
 
 
 class _Reader:
     """Reads one line: its messages, and the media that they name."""
 
-    def __init__(self, folder: Folder, fitting: Fitting, media: set[str]) -> None:
-        self.folder, self.fitting, self.media = folder, fitting, media
+    def __init__(self, folder: Folder, fitting: Fitting) -> None:
+        self.folder, self.fitting = folder, fitting
         self.members: dict[str, bytes] = {}
 
     def read(self, item: str, line: bytes) -> OwnConversation:
@@ -209,7 +219,6 @@ class _Reader:
             "audio": ("flac", self._recording),
         }
         ending, make = makers[kind]
-        self.media.add(name)
         member = f"{sum(known.endswith(ending) for known in self.members)}.{ending}"
         try:
             self.members[member] = make(name)
