@@ -11,7 +11,7 @@ from typing import Any
 
 from muomni.data.badsamples import BadSamples
 from muomni.data.files import read_json
-from muomni.data.mixtures import Origin
+from muomni.data.mixtures import Origin, state_of_mixture
 from muomni.data.own_conversations import state_of_conversations
 from muomni.data.picture_sources import PicturePart, entries
 from muomni.data.text_sources import file_documents
@@ -45,7 +45,11 @@ def changed() -> Iterator[tuple[str, str, str]]:
     for stage, path in MANIFESTS.items():
         if not Path(path).is_file():
             continue
-        for row in read_json(path, stage).get("origins", []):
+        manifest = read_json(path, stage)
+        mixture = manifest.get("mixture")
+        if mixture and state_of_mixture(mixture["address"], "path") != mixture["state"]:
+            yield stage, mixture["address"], "has changed"
+        for row in manifest.get("origins", []):
             if not row["state"]:
                 continue  # of a package: pip knows its version
             try:

@@ -54,10 +54,11 @@ def test_text_and_conversations_and_what_is_gone(project: Path, capsys: pytest.C
     (project / "b" / "y.parquet").write_bytes((project / "b" / "x.parquet").read_bytes())
     put(project / "talks" / "pictures" / "a.png", drawn(50))
     (project / "a" / "x.jsonl").unlink()
+    (project / "mixture.yaml").write_text(parts.replace("source: jsonl", "weight: 2, source: jsonl"))
     lines = told(capsys)
-    assert [line.split(":")[0] for line in lines] == ["a", "b", "talks"]
-    assert "cannot be looked at" in lines[0] and "has changed" in lines[1]
-    assert lines[2].endswith("dvc repro --force conversation-shards, then dvc repro")
+    assert [line.split(":")[0] for line in lines] == ["mixture.yaml", "a", "b", "talks"]
+    assert "cannot be looked at" in lines[1] and "has changed" in lines[0] and "has changed" in lines[2]
+    assert lines[3].endswith("dvc repro --force conversation-shards, then dvc repro")
 
 
 def test_a_bucket(project: Path, capsys: pytest.CaptureFixture[str]) -> None:

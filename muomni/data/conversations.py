@@ -10,6 +10,7 @@ from tqdm import tqdm
 from muomni.config import Section
 from muomni.data.badsamples import BadSamples
 from muomni.data.known import read_concepts
+from muomni.data.mixtures import told
 from muomni.data.own_conversations import TASK, Fitting, OwnConversation, read_conversations
 from muomni.data.shards import SPLITS, ShardWriter, read_shards, write_index
 from muomni.data.tasks import TASKS, Conversation, SplitConversations
@@ -121,4 +122,4 @@ def _own(
         raise ValueError("conversations of one's own need a fitting")
     own, origins = read_conversations(cfg.source, cfg.path, fitting, seed, bad)
     bad.check(sum(origin.items for origin in origins) + len(bad))
-    return own, bad, {"origins": [origin.row() for origin in origins]}
+    return own, bad, told(cfg.source, cfg.path, origins)

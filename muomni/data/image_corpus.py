@@ -14,7 +14,7 @@ from muomni.config import Section
 from muomni.data.badsamples import BadSamples
 from muomni.data.concepts import Concept, select_concepts
 from muomni.data.files import licence, read_jsonl, write_jsonl, write_manifest
-from muomni.data.mixtures import Origin, read_mixture
+from muomni.data.mixtures import Origin, read_mixture, told
 from muomni.data.own_pictures import DRAWING_PIXELS, NamedImage, fit, read_own
 from muomni.data.picture_sources import PicturePart
 from muomni.errors import UserError
@@ -119,7 +119,7 @@ def build_image_corpus(config: ImagesConfig, seed: int, folder: str | Path, wher
         counts=counts | {"names": len(names), "scene_names": sum(names.values())},
         splits=dict(Counter(str(row["split"] or "all") for row in rows + captioned)),
         bad=bad.items,
-        **({"origins": [origin.row() for origin in origins]} if config.source != "embedded" else {}),
+        **(told(config.source, config.path, origins) if config.source != "embedded" else {}),
     )
 
 

@@ -2,9 +2,8 @@
 
 import hashlib
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import PurePosixPath
 from typing import Any, TypeVar
 
 from pydantic import Field
@@ -39,9 +38,8 @@ def read_mixture(address: str, part: type[P], key: str) -> list[P]:
     Raises:
         UserError: if the file is missing, is no list of sources, or two sources have one name.
     """
-    above, _, name = address.rpartition("/")
     try:
-        data = Folder(above or ("/" if address.startswith("/") else "."), key).read(name, LARGEST)
+        data = _file(address, key)
         rows = Loader(data.decode("utf-8")).get_single_data()
     except UserError:
         raise
@@ -56,6 +54,19 @@ def read_mixture(address: str, part: type[P], key: str) -> list[P]:
     if twice:
         raise UserError(f"{key}: {address}: two sources have the name '{twice[0]}'; give each its own")
     return parts
+
+
+def _file(address: str, key: str) -> bytes:
+    above, _, name = address.rpartition("/")
+    return Folder(above or ("/" if address.startswith("/") else "."), key).read(name, LARGEST)
+
+
+def state_of_mixture(address: str, key: str) -> str:
+    """SHA-256 of the file that lists the sources, or nothing if it cannot be read."""
+    try:
+        return hashlib.sha256(_file(address, key)).hexdigest()
+    except ValueError:
+        return ""
 
 
 def times(ids: Iterable[str], weight: float, seed: int) -> dict[str, int]:
@@ -89,15 +100,18 @@ class Origin:
         """Keep the state of the files that are read."""
         self.address, self.files, self.state = folder.address, len(names), folder.state(names)
 
-    def row(self, more: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    def row(self) -> dict[str, Any]:
         """The entry of the manifest."""
-        return {**vars(self), **(more or {})}
+        return dict(vars(self))
 
     def licence_row(self, what: str) -> dict[str, str]:
         """The manifest's entry among its licences, of the form that `muomni.data.files.licence` has."""
         return {"package": self.address or self.name, "version": "", "licence": self.licence, "what": what}
 
 
-def base_name(name: str) -> str:
-    """A file's name without its folders and its last ending."""
-    return PurePosixPath(name).stem
+def told(source: str, address: str, origins: Iterable[Origin]) -> dict[str, Any]:
+    """What a manifest tells of sources of one's own: ``origins``, and of a mixture the state of its file."""
+    more: dict[str, Any] = {"origins": [origin.row() for origin in origins]}
+    if source == "mixture":
+        more["mixture"] = {"address": address, "state": state_of_mixture(address, "path")}
+    return more

@@ -15,7 +15,7 @@ from muomni.config import Section
 from muomni.data.badsamples import BadSamples
 from muomni.data.concepts import by_name
 from muomni.data.files import licence, read_jsonl, write_jsonl, write_manifest
-from muomni.data.mixtures import Origin, read_mixture, times
+from muomni.data.mixtures import Origin, read_mixture, times, told
 from muomni.data.nearcopies import near_copies
 from muomni.data.splits import combination_split
 from muomni.data.spoken import spoken_sentences
@@ -275,7 +275,7 @@ def build_text_corpus(
         splits={split: _figures(splits[split]) for split in SPLITS},
         bad=bad.items,
         near_copies=copies,
-        **({"origins": [origin.row() for origin in origins]} if config.source != "embedded" else {}),
+        **(told(config.source, config.path, origins) if config.source != "embedded" else {}),
     )
 
 
