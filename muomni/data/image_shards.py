@@ -6,7 +6,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from muomni.data.composing import SplitComposer, compose_task, load_names
+from muomni.data.composing import compose_task, count_pictures, load_captioned, single_names
 from muomni.data.files import read_json
 from muomni.data.image_corpus import ImagesConfig
 from muomni.data.processes import in_processes
@@ -40,10 +40,9 @@ def write_image_shards(
     kinds: dict[str, Counter[str]] = {split: Counter() for split in SPLITS}
     tasks = []
     for split in SPLITS:
-        names = len(load_names(corpus, split))
-        if not names:
+        if not (single_names(corpus, config, split) or load_captioned(corpus, config, split)):
             raise UserError(f"{corpus}: no picture for the {split} split; give a name three pictures or more")
-        total = sum(SplitComposer.counts(config, split, names))
+        total = count_pictures(corpus, config, split)
         tasks += [(split, at, min(at + PER_TASK, total)) for at in range(0, total, PER_TASK)]
     with ExitStack() as stack:
         writers = {s: stack.enter_context(ShardWriter(folder, s, config.per_shard)) for s in SPLITS}
