@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 from muomni.data.badsamples import LONGEST, BadSamples
+from muomni.data.folders import Folder
 from muomni.data.grammar import words_of
 from muomni.data.speech_files import SpeechFolder
 from muomni.data.speech_sources import OWN, READERS, Clip
@@ -10,6 +11,7 @@ from muomni.data.splits import TEST_SHARE, VALID_SHARE, split_of
 from muomni.data.utterances import Utterance
 from muomni.errors import one_line, shortened
 
+MOST_LICENCE = 1_000_000  # bytes
 HELD_OUT = ("test", "valid")  # what a sentence in several splits is for, before training
 
 
@@ -78,12 +80,12 @@ def own_utterances(
     return made, repeats
 
 
-def stated_licences(folder: SpeechFolder) -> list[str]:
+def stated_licences(folder: Folder) -> list[str]:
     """The first line of each file that tells a licence, with its name."""
     found = []
-    for name in folder.names():
+    for name in (name for name in folder.files() if "/" not in name):
         if name.upper().split(".")[0] in ("LICENSE", "LICENCE", "COPYING"):
-            lines = folder.read(name)[:4000].decode("utf-8", "replace").split("\n")
+            lines = folder.read(name, MOST_LICENCE)[:4000].decode("utf-8", "replace").split("\n")
             first = next((one_line(line) for line in lines if line.strip()), "empty")
             found.append(f"{name}: {shortened(first, 100)}")
     return found

@@ -115,6 +115,17 @@ def _hear(items: Sequence[Utterance], sample_rate: int) -> Iterator[tuple[Sample
         yield from espeak(speaker.removeprefix("espeak:"), [(item.text, int(item.pace)) for item in items])
 
 
+def usable(wave: Samples, rate: int, cfg: SpeechConfig) -> Samples:
+    """A recording as the corpus keeps it, ``[samples]`` at ``cfg.sample_rate``; raises ValueError if it cannot be."""
+    wave = clean(wave, rate, cfg.sample_rate)
+    seconds = len(wave) / cfg.sample_rate
+    if len(wave) == 0:
+        raise ValueError("there is nothing but silence")
+    if seconds > cfg.max_seconds:
+        raise ValueError(f"{seconds:.1f} s is over max_seconds")
+    return wave
+
+
 def record(items: Sequence[Utterance], folder: Path, cfg: SpeechConfig) -> list[float | str]:
     """Make the recordings of utterances of one speaker as FLAC of 16 bits.
 
@@ -126,12 +137,7 @@ def record(items: Sequence[Utterance], folder: Path, cfg: SpeechConfig) -> list[
         try:
             if isinstance(heard, str):
                 raise ValueError(heard)
-            wave = clean(*heard, cfg.sample_rate)
-            seconds = len(wave) / cfg.sample_rate
-            if len(wave) == 0:
-                raise ValueError("there is nothing but silence")
-            if seconds > cfg.max_seconds:
-                raise ValueError(f"{seconds:.1f} s is over max_seconds")
+            wave = usable(*heard, cfg)
         except ValueError as error:
             results.append(str(error))
             continue
@@ -142,7 +148,7 @@ def record(items: Sequence[Utterance], folder: Path, cfg: SpeechConfig) -> list[
         soundfile.write(encoded, pcm, cfg.sample_rate, format="FLAC", subtype="PCM_16")
         with naming(path):
             path.write_bytes(encoded.getvalue())
-        results.append(seconds)
+        results.append(len(wave) / cfg.sample_rate)
     return results
 
 
@@ -214,7 +220,7 @@ def build_speech(cfg: SpeechConfig, concepts: str | Path, text: str | Path, seed
     speakers = Counter(row["speaker"] for row in rows)
     licences = [] if own else [licence("hibari-tts", "Apache-2.0", "the clear voice")]
     if own and cfg.source != "folder":
-        stated = stated_licences(SpeechFolder(cfg.path)) or ["not stated"]
+        stated = stated_licences(SpeechFolder(cfg.path).folder) or ["not stated"]
         licences = [{"package": "", "version": "", "licence": one, "what": "your recordings"} for one in stated]
     if any(speaker.startswith("espeak:") for speaker in speakers):
         licences.append(licence("espeakng-loader", "GPL-3.0", "further speakers, a tool run to make data"))
