@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import av
 import numpy as np
 import numpy.typing as npt
 import soundfile
+from PIL import Image
 
 Samples = npt.NDArray[np.float32]
 WORDS = ("red", "blue", "green", "small", "large", "old", "new", "quick", "slow", "warm")
@@ -145,3 +147,53 @@ CORPORA: dict[str, Callable[[Path], dict[str, str]]] = {
     "manifest": manifest,
 }
 COLUMNS = {"audio": "sound", "text": "said", "speaker": "who"}
+
+
+def spoken(folder: Path) -> None:
+    """Recordings that can be used, and of each problem one or two."""
+    rows = ["file,text,speaker"]
+    for number in range(3 * GOOD):
+        sound(folder / f"{number}.wav", wave=tone(6 + number / 1000))
+        rows.append(f"{number}.wav,{sentence(number)},{'ab'[number % 2]}")
+    sound(folder / "clipped.flac", wave=np.clip(3 * tone(2, peak=0.8), -1, 1))
+    sound(folder / "quiet.wav", wave=0.01 * tone(2))
+    sound(folder / "short.wav", 0.3)
+    sound(folder / "russian.wav", 3)
+    sound(folder / "telephone.wav", 2, rate=8000)
+    sound(folder / "stereo.ogg", 2, rate=44100, channels=2)
+    shutil.copy(folder / "0.wav", folder / "again.wav")
+    sound(folder / "unread.wav", 1)
+    rows += [
+        "clipped.flac,It is loud.,a",
+        "quiet.wav,It is soft.,a",
+        f"short.wav,{'Far too many words for so little sound. ' * 2},a",
+        "russian.wav,It is кот и дом.,a",
+        "telephone.wav,It is narrow.,a",
+        "stereo.ogg,It is wide.,a",
+        f"again.wav,{sentence(0)},a",
+    ]
+    (folder / "metadata.csv").write_text("\n".join(rows) + "\n")
+
+
+def pictures(folder: Path) -> None:
+    """Pictures that can be used, and of each problem one."""
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    rows = []
+
+    def save(name: str, width: int, height: int, what: str) -> None:
+        small = rng.integers(0, 255, (8, 8, 3), dtype=np.uint8)
+        Image.fromarray(small).resize((width, height), Image.Resampling.BICUBIC).save(folder / name)
+        rows.append({"file": name, "name": what})
+
+    for number in range(60):
+        save(f"{number}.jpg", 96, 64 + number, ("dog", "cat", "my boat")[number % 3])
+    save("tiny.png", 16, 20, "dog")
+    save("huge.jpg", 5000, 3000, "cat")
+    Image.open(folder / "1.jpg").save(folder / "1again.png")
+    (folder / "cut.jpg").write_bytes((folder / "0.jpg").read_bytes()[:300])
+    (folder / "page.png").write_text("<html>404</html>")
+    for name in ("1again.png", "cut.jpg", "page.png", "none.png"):
+        rows.append({"file": name, "name": "cat"})
+    rows.append({"file": "2.jpg", "name": "a thing with far too long a name"})
+    (folder / "captions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))

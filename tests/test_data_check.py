@@ -1,18 +1,13 @@
-"""`muomni data check` and `muomni data add`: what is wrong with data is told before anything is trained on them."""
+"""`muomni data check`: what is wrong with data is told before anything is trained on them."""
 
 import json
 import shutil
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
-from own_corpora import COLUMNS, CORPORA, GOOD, sentence, sound, tone
-from page_tools import ARGUMENTS, CHROMIUM, needs_browser
-from PIL import Image
-from playwright.sync_api import sync_playwright
+from own_corpora import COLUMNS, CORPORA, pictures, sentence, sound, spoken
 
-from muomni.check.layouts import found_in
 from muomni.cli import main
 from muomni.config import parse
 from muomni.data.speech_corpus import SpeechConfig, build_speech
@@ -72,32 +67,6 @@ def test_what_the_stage_sets_aside_is_told_before_with_the_same_reasons(source: 
     assert section["items"] == made["counts"]["utterances"] + len(made["bad"]) + len(made.get("repeats", []))
     splits = {row[0]: row[1] for row in section["tables"]["splits"][1:]}
     assert splits == {split: about["utterances"] for split, about in made["splits"].items()}
-
-
-def spoken(folder: Path) -> None:
-    """Recordings that can be used, and of each problem one or two."""
-    rows = ["file,text,speaker"]
-    for number in range(3 * GOOD):
-        sound(folder / f"{number}.wav", wave=tone(6 + number / 1000))
-        rows.append(f"{number}.wav,{sentence(number)},{'ab'[number % 2]}")
-    sound(folder / "clipped.flac", wave=np.clip(3 * tone(2, peak=0.8), -1, 1))
-    sound(folder / "quiet.wav", wave=0.01 * tone(2))
-    sound(folder / "short.wav", 0.3)
-    sound(folder / "russian.wav", 3)
-    sound(folder / "telephone.wav", 2, rate=8000)
-    sound(folder / "stereo.ogg", 2, rate=44100, channels=2)
-    shutil.copy(folder / "0.wav", folder / "again.wav")
-    sound(folder / "unread.wav", 1)
-    rows += [
-        "clipped.flac,It is loud.,a",
-        "quiet.wav,It is soft.,a",
-        f"short.wav,{'Far too many words for so little sound. ' * 2},a",
-        "russian.wav,It is кот и дом.,a",
-        "telephone.wav,It is narrow.,a",
-        "stereo.ogg,It is wide.,a",
-        f"again.wav,{sentence(0)},a",
-    ]
-    (folder / "metadata.csv").write_text("\n".join(rows) + "\n")
 
 
 def test_recordings_that_spoil_a_training_are_named(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -183,30 +152,6 @@ def test_texts_that_spoil_a_training_are_named(place: Path) -> None:
     assert twice == {"copy.txt"}
 
 
-def pictures(folder: Path) -> None:
-    """Pictures that can be used, and of each problem one."""
-    folder.mkdir()
-    rng = np.random.default_rng(0)
-    rows = []
-
-    def save(name: str, width: int, height: int, what: str) -> None:
-        small = rng.integers(0, 255, (8, 8, 3), dtype=np.uint8)
-        Image.fromarray(small).resize((width, height), Image.Resampling.BICUBIC).save(folder / name)
-        rows.append({"file": name, "name": what})
-
-    for number in range(60):
-        save(f"{number}.jpg", 96, 64 + number, ("dog", "cat", "my boat")[number % 3])
-    save("tiny.png", 16, 20, "dog")
-    save("huge.jpg", 5000, 3000, "cat")
-    Image.open(folder / "1.jpg").save(folder / "1again.png")
-    (folder / "cut.jpg").write_bytes((folder / "0.jpg").read_bytes()[:300])
-    (folder / "page.png").write_text("<html>404</html>")
-    for name in ("1again.png", "cut.jpg", "page.png", "none.png"):
-        rows.append({"file": name, "name": "cat"})
-    rows.append({"file": "2.jpg", "name": "a thing with far too long a name"})
-    (folder / "captions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-
-
 def test_pictures_that_spoil_a_training_are_named(place: Path) -> None:
     pictures(place / "own")
     code, problems, section = check(place / "own", "--limit", 0)
@@ -217,25 +162,6 @@ def test_pictures_that_spoil_a_training_are_named(place: Path) -> None:
     assert items(problems, "tiny picture") == {"tiny.png"} and items(problems, "huge picture") == {"huge.jpg"}
     copies = problems.get("same item twice", problems.get("same item in two splits"))
     assert copies is not None and copies["count"] == 1
-
-
-def test_the_layout_of_a_folder_is_found_out(place: Path) -> None:
-    for source, write in CORPORA.items():
-        if source != "manifest":
-            write(place / "all" / source)
-    spoken(place / "all/recordings")
-    pictures(place / "all/seen")
-    (place / "all/texts").mkdir()
-    (place / "all/texts/a.txt").write_text("Some text.")
-    found = {(one.what, one.source, one.address.rsplit("/", 1)[-1]) for one in found_in(str(place / "all"))}
-    assert found == {
-        ("speech", "ljspeech", "ljspeech"),
-        ("speech", "librispeech", "librispeech"),
-        ("speech", "common_voice", "common_voice"),
-        ("speech", "folder", "recordings"),
-        ("pictures", "folder", "seen"),
-        ("text", "files", "texts"),
-    }
 
 
 @pytest.mark.parametrize(
@@ -256,56 +182,3 @@ def test_bad_options_are_told_in_one_line(
     assert main(["data", "check", *options]) == 2
     error = capsys.readouterr().err
     assert reason in error and error.count("\n") == 1
-
-
-def test_add_writes_a_profile_and_never_overwrites(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    CORPORA["ljspeech"](place / "own")
-    pictures(place / "seen")
-    before = Path("params.yaml").read_bytes()
-    assert main(["data", "add", str(place / "own"), "--as", "my-voice"]) == 0
-    assert capsys.readouterr().out == "muomni profile my-voice\nmuomni plan\nmake repro\n"
-    made = read_params("profiles/my-voice.yaml")
-    assert (made.profile, made.speech.source, made.speech.path) == ("my-voice", "ljspeech", str(place / "own"))
-    assert made.talker.voices == ["my-voice"] == [made.speech.speaker] == [made.d_codec.speaker]
-    assert made.evaluate.speaker == "my-voice" and made.conversations.train.spoken_scene == 0
-    assert "# --- model ---" in Path("profiles/my-voice.yaml").read_text()
-    kept = Path("profiles/my-voice.yaml").read_bytes()
-    assert main(["data", "add", str(place / "own"), "--as", "my-voice"]) == 2
-    assert "is there already" in capsys.readouterr().err
-    assert main(["data", "add", str(place / "own"), "--as", "../x"]) == 2
-    assert main(["data", "add", str(place / "seen"), "--as", "seen"]) == 0
-    made = read_params("profiles/seen.yaml")
-    assert made.images.source == "folder" and made.images.scenes == made.conversations.test.scene == 0
-    assert Path("params.yaml").read_bytes() == before and Path("profiles/my-voice.yaml").read_bytes() == kept
-    assert sorted(path.name for path in Path("profiles").iterdir()) == ["my-voice.yaml", "seen.yaml"]
-
-
-@needs_browser
-def test_the_page_stands_alone_and_plays(place: Path) -> None:
-    spoken(place / "all/own")
-    pictures(place / "all/seen")
-    (place / "all/own/<b>.wav").write_bytes(b"")
-    assert main(["data", "check", str(place / "all"), "--page", "check.html", "--limit", "0", "--workers", "1"]) == 1
-    assert Path("check.html").stat().st_size < 5_000_000
-    with sync_playwright() as tool:
-        browser = tool.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
-        page = browser.new_page(viewport={"width": 1100, "height": 900})
-        asked, errors = list[str](), list[str]()
-        page.on("request", lambda request: asked.append(request.url))
-        page.on("console", lambda message: errors.append(message.text))
-        page.on("pageerror", lambda error: errors.append(str(error)))
-        page.goto(Path("check.html").resolve().as_uri())
-        seconds = page.evaluate(
-            "Promise.all([...document.querySelectorAll('audio')].map(async a => {"
-            "a.preload = 'auto'; a.load(); await new Promise(r => a.onloadedmetadata = r); return a.duration }))"
-        )
-        assert len(seconds) >= 8 and all(0.2 < one < 6.5 for one in seconds)
-        assert page.locator("img").count() == 12
-        assert page.evaluate("[...document.images].every(i => i.complete && i.naturalWidth > 0)")
-        assert page.locator("svg").count() >= 4 and page.locator(".bad").count() > 3
-        for width in (360, 1100):
-            page.set_viewport_size({"width": width, "height": 900})
-            assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
-        page.screenshot(path="check.png", full_page=True)
-        browser.close()
-    assert not errors and all(url.startswith(("file:", "data:")) for url in asked)

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from html import escape
 
 from muomni.check.findings import PROBLEMS, Sample, Section
+from muomni.check.words import short
 
 BINS = 24
 MOST_BYTES = 3_000_000  # of all samples together, before they are written as text
@@ -31,26 +32,29 @@ rect { fill: var(--bar) } svg text { font-size: 11px; fill: currentColor }
 
 
 def bars(title: str, values: Sequence[float]) -> str:
-    """A histogram as SVG."""
-    low, high = min(values), max(values)
+    """A histogram as SVG. The first and the last bar also hold the hundredth at each end: one could hide all others."""
+    ordered = sorted(values)
+    edge = len(ordered) // 100
+    low, high = ordered[edge], ordered[-1 - edge]
     width = (high - low) / BINS or 1.0
     counts = [0] * BINS
     for value in values:
-        counts[min(int((value - low) / width), BINS - 1)] += 1
+        counts[min(max(int((value - low) / width), 0), BINS - 1)] += 1
     most, shapes = max(counts), []
     for number, count in enumerate(counts):
         height = 100 * count / most
         if count:
-            told = f"{low + number * width:.3g} to {low + (number + 1) * width:.3g}: {count:,}"
+            told = f"{short(low + number * width)} to {short(low + (number + 1) * width)}: {count:,}"
             place = f'x="{number * 15}" y="{115 - height:.1f}" width="13" height="{height:.1f}"'
             shapes.append(f"<rect {place}><title>{escape(told)}</title></rect>")
-    name = f"{title}, {len(values):,} values from {low:.3g} to {high:.3g}"
+    ends = f"{short(ordered[0])} to {short(ordered[-1])}"
     labels = (
-        f'<text x="0" y="11">{most:,}</text><text x="0" y="130">{low:.3g}</text>'
-        f'<text x="360" y="130" text-anchor="end">{high:.3g}</text>'
+        f'<text x="0" y="11">{most:,}</text><text x="0" y="130">{short(low)}</text>'
+        f'<text x="360" y="130" text-anchor="end">{short(high)}</text>'
     )
-    picture = f'<svg viewBox="0 0 360 134" role="img" aria-label="{escape(name)}">{"".join(shapes)}{labels}</svg>'
-    return f"<figure><h3>{escape(title)}</h3>{picture}</figure>"
+    name = escape(f"{title}, {len(values):,} values from {ends}")
+    picture = f'<svg viewBox="0 0 360 134" role="img" aria-label="{name}">{"".join(shapes)}{labels}</svg>'
+    return f'<figure><h3>{escape(title)}</h3>{picture}<figcaption class="small">{ends}</figcaption></figure>'
 
 
 def table(rows: Sequence[Sequence[object]]) -> str:
@@ -80,7 +84,8 @@ def problems(section: Section, limit: float) -> str:
         rows.append(
             f'<tr><td class="{"bad" if fails else ""}">{word}</td><td>{escape(name)}</td>'
             f'<td class="number">{len(found):,} ({section.share(name):.2%})</td>'
-            f"<td><details><summary>{escape(PROBLEMS[name][1])}</summary>{items}{more}</details></td></tr>"
+            f"<td><details{' open' if fails else ''}><summary>{escape(PROBLEMS[name][1])}</summary>"
+            f"{items}{more}</details></td></tr>"
         )
     head = "<tr><th></th><th>Problem</th><th>Items</th><th>What to do, and the worst</th></tr>"
     return f"<table><thead>{head}</thead><tbody>{''.join(rows)}</tbody></table>"

@@ -96,4 +96,9 @@ def numbers(values: Iterable[Any]) -> str:
     ordered = sorted(values)
     if not ordered:
         return "none"
-    return f"{ordered[0]:.3g} to {ordered[-1]:.3g}, half of them below {ordered[len(ordered) // 2]:.3g}"
+    return f"{short(ordered[0])} to {short(ordered[-1])}, half of them below {short(ordered[len(ordered) // 2])}"
+
+
+def short(value: float) -> str:
+    """A number with three digits that count, large ones whole."""
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
