@@ -66,7 +66,7 @@ def checked(found: Found, args: argparse.Namespace, params: Params) -> tuple[Sec
         text = text_config(params, found)
         return check_text(text, params.seed, script, tokenizer), text.max_bad_fraction
     images = pictures_config(params, found)
-    return check_pictures(images, params.seed), images.max_bad_fraction
+    return check_pictures(images, params.seed, script, tokenizer), images.max_bad_fraction
 
 
 def check(args: argparse.Namespace) -> int:

@@ -6,9 +6,11 @@ from pathlib import Path
 import pytest
 from own_corpora import CORPORA, pictures, spoken
 from page_tools import ARGUMENTS, CHROMIUM, needs_browser
+from picture_folders import WRITERS
 from playwright.sync_api import sync_playwright
 
 from muomni.check.layouts import found_in
+from muomni.check.pictures import parts_of
 from muomni.cli import main
 from muomni.params import read_params
 
@@ -30,6 +32,8 @@ def test_the_layout_of_a_folder_is_found_out(place: Path) -> None:
             write(place / "all" / source)
     spoken(place / "all/recordings")
     pictures(place / "all/seen")
+    for kind in ("csv", "sidecar", "coco", "webdataset"):
+        WRITERS[kind](place / "all" / kind, 6, 100)
     (place / "all/texts").mkdir()
     (place / "all/texts/a.txt").write_text("Some text.")
     found = {(one.what, one.source, one.address.rsplit("/", 1)[-1]) for one in found_in(str(place / "all"))}
@@ -39,6 +43,7 @@ def test_the_layout_of_a_folder_is_found_out(place: Path) -> None:
         ("speech", "common_voice", "common_voice"),
         ("speech", "folder", "recordings"),
         ("pictures", "folder", "seen"),
+        *(("pictures", kind, kind) for kind in ("csv", "sidecar", "coco", "webdataset")),
         ("text", "files", "texts"),
     }
 
@@ -61,8 +66,13 @@ def test_add_writes_a_profile_and_never_overwrites(place: Path, capsys: pytest.C
     assert main(["data", "add", str(place / "seen"), "--as", "seen"]) == 0
     made = read_params("profiles/seen.yaml")
     assert made.images.source == "folder" and made.images.scenes == made.conversations.test.scene == 0
+    WRITERS["coco"](place / "coco", 12, 100)
+    assert main(["data", "add", str(place / "coco"), "--as", "captioned"]) == 0
+    made = read_params("profiles/captioned.yaml")
+    assert made.images.source == "mixture" and made.images.scenes > 0  # the drawings are still there
+    assert [part.path for part in parts_of(made.images)] == [str(place / "coco")]
     assert Path("params.yaml").read_bytes() == before and Path("profiles/my-voice.yaml").read_bytes() == kept
-    assert sorted(path.name for path in Path("profiles").iterdir()) == ["my-voice.yaml", "seen.yaml"]
+    assert sorted(path.name for path in Path("profiles").iterdir()) == ["captioned.yaml", "my-voice.yaml", "seen.yaml"]
 
 
 @needs_browser

@@ -7,9 +7,13 @@ from typing import Any
 
 import pytest
 from own_corpora import COLUMNS, CORPORA, pictures, sentence, sound, spoken
+from picture_folders import MAX_PIXELS, WRITERS
 
+from muomni.check.layouts import Found
+from muomni.check.settings import pictures_config
 from muomni.cli import main
 from muomni.config import parse
+from muomni.data.image_corpus import build_image_corpus
 from muomni.data.speech_corpus import SpeechConfig, build_speech
 from muomni.params import read_params
 from muomni.tokenizer import train_tokenizer
@@ -150,6 +154,23 @@ def test_texts_that_spoil_a_training_are_named(place: Path) -> None:
         for name in items(problems, kind)
     }
     assert twice == {"copy.txt"}
+
+
+@pytest.mark.parametrize("kind", WRITERS)
+def test_what_the_picture_stage_sets_aside_is_told_before(kind: str, place: Path) -> None:
+    wrong = WRITERS[kind](place / "own", 60, 9)
+    params = Path("params.yaml").read_text().replace("max_pixels: 50000000", f"max_pixels: {MAX_PIXELS}")
+    Path("params.yaml").write_text(params)
+    code, problems, section = check(place / "own")
+    config = pictures_config(read_params("params.yaml"), Found("pictures", kind, str(place / "own")))
+    (place / "out").mkdir()
+    made = build_image_corpus(config.model_copy(update={"max_bad_fraction": 1.0}), 0, place / "out", "images")
+    told = sorted((entry["item"], entry["reason"]) for entry in problems["cannot be used"]["worst"])
+    assert told == sorted((entry["item"], entry["reason"]) for entry in made["bad"]) and len(told) == len(wrong)
+    assert code == 1 and section["source"] == kind
+    counts = made["counts"]
+    assert section["items"] == counts["drawings"] + counts.get("captioned", 0) + counts["bad"]
+    assert {row[0]: row[1] for row in section["tables"]["splits"][1:]} == made["splits"]
 
 
 def test_pictures_that_spoil_a_training_are_named(place: Path) -> None:

@@ -11,17 +11,20 @@ from typing import Any
 from ruamel.yaml import YAML
 
 from muomni.check.layouts import Found
-from muomni.check.settings import pictures_config, speech_config, text_config
+from muomni.check.pictures import parts_of
+from muomni.check.settings import NO_SCENES, pictures_config, speech_config, text_config
 from muomni.data.badsamples import BadSamples
 from muomni.data.concepts import by_name
-from muomni.data.files import temporary_name
-from muomni.data.image_corpus import folder_images
+from muomni.data.files import atomic_write_text, temporary_name
+from muomni.data.mixtures import Origin
 from muomni.data.own_speech import own_utterances
+from muomni.data.picture_sources import entries
 from muomni.data.speech_sources import OWN
 from muomni.errors import UserError, one_line
 from muomni.params import Params, read_params
 
 PROFILES = Path("profiles")
+SOURCES = Path("sources")  # files of mixtures
 MOST_VOICES = 8
 LEAST_RECORDINGS = 100  # of a further voice
 SPLITS = ("train", "valid", "test")
@@ -67,17 +70,26 @@ def text_changes(params: Params, found: Found) -> Changes:
     return {("text", key): getattr(config, key) for key in ("source", "path")}
 
 
-def picture_changes(params: Params, found: Found) -> Changes:
-    """The source, no scenes, and no questions of facts if none are known about the names."""
+def picture_changes(params: Params, found: Found, name: str) -> Changes:
+    """The source without scenes; or a mixture with the drawings, if none of its pictures has a name that is known."""
     config = pictures_config(params, found)
-    images = folder_images(config.path, params.seed, config.max_pixels, BadSamples(1.0, "images"))
-    keys = ("source", "path", "scenes", "valid_scenes", "test_scenes")
-    changes: Changes = {("images", key): getattr(config, key) for key in keys}
-    changes |= without(("scene", "spoken_scene"))
-    if not any(image.concept.name in by_name() for image in images):
-        changes |= {("text", "fact_documents"): 0, ("text", "sentences"): 0}
-        changes |= without(("world", "spoken_world"))
-    return changes
+    bad = BadSamples(1.0, "images")
+    listed = (entry for part in parts_of(config) for entry in entries(part, bad, Origin("", "", "", "", 1.0)))
+    if config.source == "mixture":
+        return {("images", key): getattr(config, key) for key in ("source", "path")}
+    if any(entry.name in by_name() for entry in listed):
+        keys = ("source", "path", *NO_SCENES)
+        changes: Changes = {("images", key): getattr(config, key) for key in keys}
+        return changes | without(("scene", "spoken_scene"))
+    SOURCES.mkdir(exist_ok=True)
+    path = SOURCES / f"{name}-pictures.yaml"
+    rows = [{"source": "embedded", "name": "drawings"}, {"source": config.source, "path": config.path, "name": "own"}]
+    text = io.StringIO()
+    YAML().dump(rows, text)
+    if path.exists() and path.read_text(encoding="utf-8") != text.getvalue():
+        raise UserError(f"{path}: is there already; choose another name with --as, or remove it")
+    atomic_write_text(path, text.getvalue())
+    return {("images", "source"): "mixture", ("images", "path"): str(path.resolve())}
 
 
 def add_profile(found: Sequence[Found], name: str, columns: Mapping[str, str], base: Path) -> Path:
@@ -107,7 +119,7 @@ def add_profile(found: Sequence[Found], name: str, columns: Mapping[str, str], b
         if one.what == "speech":
             changes |= speech_changes(params, one, name, columns)
         else:
-            changes |= text_changes(params, one) if one.what == "text" else picture_changes(params, one)
+            changes |= text_changes(params, one) if one.what == "text" else picture_changes(params, one, name)
     yaml = YAML()
     yaml.width, yaml.preserve_quotes = 120, True
     values = yaml.load(base.read_text(encoding="utf-8"))

@@ -32,5 +32,6 @@ def text_config(params: Params, found: Found) -> TextConfig:
 
 def pictures_config(params: Params, found: Found) -> ImagesConfig:
     """Section ``images``; raises UserError for an address with a secret in it."""
-    new: dict[str, Any] = {"source": found.source, "path": whole(found.address), **NO_SCENES}
+    new: dict[str, Any] = {"source": found.source, "path": whole(found.address)}
+    new |= NO_SCENES if found.source != "mixture" else {}
     return parse(ImagesConfig, params.images.model_dump() | new, "images")
