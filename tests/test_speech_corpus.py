@@ -175,7 +175,7 @@ def test_own_folder_is_read_and_bad_ones_are_set_aside(tmp_path: Path) -> None:
         "not inside",
     ):
         assert reason in reasons
-    assert manifest["source"] == "folder" and manifest["licences"] == []
+    assert manifest["source"] == "folder" and [one["licence"] for one in manifest["licences"]] == ["your own"]
     written = list(read_jsonl(tmp_path / "out" / "utterances.jsonl", ""))
     assert {row["speaker"] for row in written} == {"anna"} and str(tmp_path) not in json.dumps(written)
     with pytest.raises(UserError, match="max_bad_fraction"):

@@ -9,11 +9,14 @@ from remote_folders import s3_server, upload, web_server
 
 from muomni.config import parse
 from muomni.data.badsamples import BadSamples
+from muomni.data.concepts import load_concepts
 from muomni.data.own_speech import own_utterances
 from muomni.data.speech_corpus import SpeechConfig, build_speech
+from muomni.data.tasks import SplitConversations
 from muomni.data.utterances import Utterance, read_recording, read_utterances
 from muomni.errors import UserError
 from muomni.sound import load_audio
+from pipelines import sources
 
 RAW = {
     "sentences": 1,
@@ -55,8 +58,10 @@ def test_bad_items_are_set_aside_with_the_right_reason_and_none_is_lost(source: 
     assert len(made.get("repeats", [])) == (source == "librispeech")
     for row in rows:
         assert len(load_audio(read_recording(tmp_path / "out", row))) / 16000 == pytest.approx(1, abs=0.1)
-    stated = "LICENSE.txt: CC0 1.0" if source == "ljspeech" else "not stated"
+    stated = "LICENSE.txt: CC0 1.0" if source == "ljspeech" else "your own"
     assert [entry["licence"] for entry in made["licences"]] == [stated]
+    origin = made["origins"][0]
+    assert (origin["items"], origin["bad"], origin["source"]) == (good, len(wrong), source)
     if source != "manifest":
         return
     two = build_speech(cfg.model_copy(update={"workers": 2}), "unread", "unread", 0, tmp_path / "two")
@@ -164,3 +169,19 @@ def test_a_corpus_at_an_address_is_the_same(tmp_path: Path, monkeypatch: pytest.
         s3 = build_speech(config("librispeech", "s3://corpora/libri"), "unread", "unread", 0, tmp_path / "s3")
     assert here["sha256"] == web["sha256"] == s3["sha256"]
     assert len(here["bad"]) == len(web["bad"]) == len(s3["bad"]) == len(wrong)
+
+
+def test_a_change_of_the_recordings_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    CORPORA["ljspeech"](tmp_path / "own")
+    build_speech(config("ljspeech", "own"), "unread", "unread", 0, tmp_path / "data/corpus/speech")
+    assert list(sources.changed()) == []
+    sound(tmp_path / "own/wavs/LJ001-0003.wav", 1.5)
+    assert list(sources.changed()) == [("corpus-speech", "own", "has changed")]
+
+
+def test_own_voices_are_read_aloud_whatever_their_name() -> None:
+    row = {"speaker": "anna", "kind": "own", "key": "own:hello", "id": "1", "text": "Hello.", "split": "train"}
+    rows = [row, {**row, "speaker": "espeak:en", "kind": "name", "id": "2"}]
+    made = SplitConversations("train", 0, [], rows, list(load_concepts()), 1).make("read_aloud", 4)
+    assert len(made) == 4 and {item.kind for item in made} == {"anna"}

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from muomni.data.badsamples import LONGEST, BadSamples
 from muomni.data.folders import Folder
 from muomni.data.grammar import words_of
+from muomni.data.mixtures import Origin
 from muomni.data.speech_files import SpeechFolder
 from muomni.data.speech_sources import OWN, READERS, Clip
 from muomni.data.splits import TEST_SHARE, VALID_SHARE, split_of
@@ -42,6 +43,13 @@ def splits_of(clips: Sequence[Clip], seed: int) -> list[str]:
     return found
 
 
+def state_of_recordings(address: str, origin: Origin) -> SpeechFolder:
+    """The folder at an address; `origin` takes the state of all of its files. Raises UserError if there is none."""
+    folder = SpeechFolder(address)
+    origin.saw(folder.folder, folder.folder.files())
+    return folder
+
+
 def own_utterances(
     source: str,
     address: str,
@@ -49,6 +57,7 @@ def own_utterances(
     bad: BadSamples,
     columns: Mapping[str, str] | None = None,
     speaker: str = "",
+    origin: Origin | None = None,
 ) -> tuple[list[Utterance], list[dict[str, str]]]:
     """What a source of your own lists.
 
@@ -59,6 +68,7 @@ def own_utterances(
         bad: takes the rows that cannot be used, with the reason.
         columns: of a manifest, what it calls audio, text, speaker and split.
         speaker: who speaks where the source does not say.
+        origin: takes the state of the files, the licence that is stated, and what there is.
 
     Returns:
         The utterances, and the repeats: recordings whose sentence the corpus has in a held-out split as well.
@@ -66,7 +76,8 @@ def own_utterances(
     Raises:
         UserError: if there is no such source, or it lacks a file or column.
     """
-    clips = list(READERS[source](SpeechFolder(address), columns or {}, bad))
+    folder = state_of_recordings(address, origin) if origin else SpeechFolder(address)
+    clips = list(READERS[source](folder, columns or {}, bad))
     made, repeats = [], []
     for clip, split in zip(clips, splits_of(clips, seed), strict=True):
         if not split:
@@ -77,6 +88,9 @@ def own_utterances(
             continue
         about = (split, clip.text, clip.speaker or speaker or OWN, "own", key_of(clip.text))
         made.append(Utterance(f"{clip.number:06d}", *about, 1.0, clip.audio))
+    if origin:
+        origin.licence = "; ".join(stated_licences(folder.folder)) or origin.licence
+        origin.items = len(made)
     return made, repeats
 
 

@@ -20,10 +20,11 @@ from muomni.data.badsamples import BadSamples
 from muomni.data.concepts import Concept
 from muomni.data.files import licence, naming, write_jsonl, write_manifest
 from muomni.data.known import read_concepts
-from muomni.data.own_speech import own_utterances, stated_licences
+from muomni.data.mixtures import Origin
+from muomni.data.own_speech import own_utterances
 from muomni.data.processes import in_processes
 from muomni.data.prose import prose_sentences
-from muomni.data.speech_files import SpeechFolder, read_sound
+from muomni.data.speech_files import read_sound
 from muomni.data.splits import combination_split
 from muomni.data.spoken import Spoken, spoken_sentences
 from muomni.data.utterances import Utterance
@@ -195,10 +196,10 @@ def build_speech(cfg: SpeechConfig, concepts: str | Path, text: str | Path, seed
     """
     bad = BadSamples(cfg.max_bad_fraction, "speech")
     own, more = cfg.source != "embedded", dict[str, Any]()
+    origin = Origin(cfg.source, cfg.source, cfg.path, "your own")
     if own:
-        wanted, repeats = own_utterances(
-            cfg.source, cfg.path, seed, bad, {str(k): v for k, v in cfg.columns.items()}, cfg.speaker
-        )
+        columns = {str(what): name for what, name in cfg.columns.items()}
+        wanted, repeats = own_utterances(cfg.source, cfg.path, seed, bad, columns, cfg.speaker, origin)
         more = {"repeats": repeats} if repeats else {}
     else:
         prose = prose_sentences(Path(text), cfg.prose, seed)
@@ -219,9 +220,9 @@ def build_speech(cfg: SpeechConfig, concepts: str | Path, text: str | Path, seed
     write_jsonl(folder / "utterances.jsonl", rows)
     speakers = Counter(row["speaker"] for row in rows)
     licences = [] if own else [licence("hibari-tts", "Apache-2.0", "the clear voice")]
-    if own and cfg.source != "folder":
-        stated = stated_licences(SpeechFolder(cfg.path).folder) or ["not stated"]
-        licences = [{"package": "", "version": "", "licence": one, "what": "your recordings"} for one in stated]
+    if own:
+        origin.items, origin.bad = len(rows), len(bad)
+        more["origins"], licences = [origin.row()], [origin.licence_row("recordings")]
     if any(speaker.startswith("espeak:") for speaker in speakers):
         licences.append(licence("espeakng-loader", "GPL-3.0", "further speakers, a tool run to make data"))
 
