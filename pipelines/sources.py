@@ -13,6 +13,7 @@ from muomni.data.badsamples import BadSamples
 from muomni.data.files import read_json
 from muomni.data.mixtures import Origin, state_of_mixture
 from muomni.data.own_conversations import state_of_conversations
+from muomni.data.own_speech import state_of_recordings
 from muomni.data.picture_sources import PicturePart, entries
 from muomni.data.text_sources import file_documents
 from muomni.errors import UserError, ending_in_one_line
@@ -20,6 +21,7 @@ from muomni.errors import UserError, ending_in_one_line
 MANIFESTS = {
     "corpus-text": "data/corpus/text/manifest.json",
     "corpus-images": "data/corpus/images/manifest.json",
+    "corpus-speech": "data/corpus/speech/manifest.json",
     "conversation-shards": "data/shards/conversations/index.json",
 }
 
@@ -35,6 +37,8 @@ def state_now(stage: str, row: dict[str, Any]) -> str:
         next(file_documents(row["address"], 0, bad, row["source"], origin=origin), None)
     elif stage == "corpus-images":
         next(entries(PicturePart(source=row["source"], path=row["address"]), bad, origin), None)
+    elif stage == "corpus-speech":
+        state_of_recordings(row["address"], origin)
     else:
         state_of_conversations(row["address"], origin)
     return origin.state

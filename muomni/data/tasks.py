@@ -318,7 +318,7 @@ class SplitConversations:
             yield self._said("dictation", row, content)
 
     def _read_aloud(self, rng: random.Random) -> Iterator[Conversation]:
-        clear = [row for row in self.utterances if row["speaker"] in (CLEAR_VOICE, "own")]
+        clear = [row for row in self.utterances if row["speaker"] == CLEAR_VOICE or row["kind"] == "own"]
         for row in self._rounds(clear, rng):
             content = [_text(rng.choice(READ_PROMPTS).format(text=row["text"]))]
             yield self._said("read_aloud", row, content)
