@@ -15,7 +15,7 @@ def run() -> None:
     counts = manifest["counts"]
     print(
         f"{counts['drawings']} drawings of {counts['names']} names, {counts['scene_names']} of them for scenes; "
-        f"bad: {counts['bad']}"
+        f"pictures with captions: {counts.get('captioned', 0)}; bad: {counts['bad']}"
     )
 
 

@@ -1,6 +1,7 @@
 """Folders by address: here, on a real S3 server, on a web server; the same names, bytes and reasons everywhere."""
 
 import hashlib
+import os
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -107,3 +108,10 @@ def test_a_link_that_leads_out_is_told(tmp_path: Path) -> None:
     (tmp_path / "in" / "link.txt").symlink_to(tmp_path / "out.txt")
     with pytest.raises(ValueError, match="a link that leads out"):
         Folder(str(tmp_path / "in")).read("link.txt", 10)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+def test_a_folder_below_that_may_not_be_read_is_told(tmp_path: Path) -> None:
+    (tmp_path / "below").mkdir(mode=0)
+    with pytest.raises(UserError, match="cannot be read"):
+        Folder(str(tmp_path)).files()

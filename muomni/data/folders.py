@@ -28,7 +28,7 @@ LARGEST = 50_000_000_000  # bytes of a file
 MOST_FILES = 5_000_000  # in one folder
 DEEPEST = 20  # folders in folders, of a server whose pages may lead anywhere
 CHUNK = 4 << 20
-TRIES, PAUSE = 3, 0.5  # seconds before the second try, twice as long before the third
+TRIES, PAUSE = 3, 1.0  # seconds before the second try, twice as long before the third
 
 
 class TooLarge(ValueError):
@@ -54,6 +54,7 @@ class Folder:
 
     def __init__(self, address: str, key: str = "path", timeout: float = 30.0) -> None:
         self.key, self.timeout = key, timeout
+        self._listed: dict[str, dict[str, Any]] = {}  # what the list of a bucket tells of each file
         scheme, mark, rest = address.partition("://")
         self.scheme = scheme.lower() if mark else "file"
         if self.scheme != "file" and ("@" in rest.partition("/")[0] or "?" in rest or "#" in rest):
@@ -64,8 +65,7 @@ class Folder:
             raise self._error(f"{scheme}:// is not read here; give a path, file://, s3://, http:// or https://")
         if not address or (self.scheme != "file" and not rest.strip("/")):
             raise self._error("no folder is named")
-        self._root = rest.strip("/") if self.scheme != "file" else (rest if mark else address)
-        self._root = self.address if self.scheme.startswith("http") else self._root
+        self._root = {"file": rest if mark else address, "s3": rest.strip("/")}.get(self.scheme, self.address)
 
     @property
     def local(self) -> Path | None:
@@ -190,25 +190,23 @@ class Folder:
     def _system(self) -> Any:
         """The file system of fsspec."""
         try:
+            import aiohttp
             import fsspec  # type: ignore[import-untyped]
+            import s3fs  # type: ignore[import-untyped]  # noqa: F401
         except ImportError:
-            raise self._error("needs fsspec; run `pip install 'muomni[cluster]'`") from None
-        wait = {"connect_timeout": min(10.0, self.timeout), "read_timeout": self.timeout}
-        try:
-            if self.scheme == "s3":
-                import s3fs  # type: ignore[import-untyped]  # noqa: F401
-
-                options: dict[str, Any] = {"config_kwargs": wait | {"retries": {"max_attempts": 1}}}
-            else:
-                import aiohttp
-
-                limits = aiohttp.ClientTimeout(None, sock_connect=wait["connect_timeout"], sock_read=self.timeout)
-                # Names are quoted here, as a name may have any character.
-                options = {"client_kwargs": {"timeout": limits}, "encoded": True}
-        except ImportError:
-            raise self._error("needs s3fs and aiohttp; run `pip install 'muomni[cluster]'`") from None
+            raise self._error("needs fsspec, s3fs and aiohttp; run `pip install 'muomni[cluster]'`") from None
+        connect = min(10.0, self.timeout)
+        if self.scheme == "s3":
+            wait = {"connect_timeout": connect, "read_timeout": self.timeout}
+            options: dict[str, Any] = {"config_kwargs": wait | {"retries": {"max_attempts": 1}}}
+        else:
+            limits = aiohttp.ClientTimeout(None, sock_connect=connect, sock_read=self.timeout)
+            # Names are quoted here, as a name may have any character.
+            options = {"client_kwargs": {"timeout": limits}, "encoded": True}
         # Neither an instance nor a listing of before: both would hide what has changed since.
-        return fsspec.filesystem(self.scheme, use_listings_cache=False, skip_instance_cache=True, **options)
+        system = fsspec.filesystem(self.scheme, use_listings_cache=False, skip_instance_cache=True, **options)
+        system.retries = 1  # s3fs has tries of its own, which would multiply those made here
+        return system
 
     def _remote(self, name: str) -> str:
         """The address of a file; raises ValueError for a name that leads out of the folder."""
@@ -228,13 +226,13 @@ class Folder:
         return in_order(name for name in found if not any(part.startswith(".") for part in name.split("/")))
 
     def _listed_keys(self) -> list[str]:
-        start, found = f"{self._root}/", []
-        for above, _, files in self._system.walk(self._root, on_error="raise"):
-            found += [f"{above}/{name}".removeprefix(start) for name in files if name]
+        start, found = f"{self._root}/", self._listed
+        for above, _, files in self._system.walk(self._root, on_error="raise", detail=True):
+            found |= {f"{above}/{name}".removeprefix(start): info for name, info in files.items() if name}
             self._count(found)
         if not found and not self._system.exists(self._root):
             raise FileNotFoundError(self._root)
-        return found
+        return list(found)
 
     def _listed_pages(self) -> list[str]:
         """Names from the pages that a web server makes of its folders; links to elsewhere are left alone."""
@@ -254,7 +252,7 @@ class Folder:
         return list(found)
 
     def _info(self, name: str) -> dict[str, Any]:
-        info: dict[str, Any] = self._system.info(self._remote(name))
+        info: dict[str, Any] = self._listed.get(name) or self._system.info(self._remote(name))
         if info.get("type") == "directory" or str(info.get("url", "")).endswith("/"):
             raise FileNotFoundError(name)  # a folder: a web server leads from its name to its page
         return info
