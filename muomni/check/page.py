@@ -82,7 +82,7 @@ def problems(section: Section, limit: float) -> str:
         items = "<br>".join(f"{escape(one.item)}: {escape(one.reason)}" for one in section.worst(name, WORST))
         more = f"<br>and {len(found) - WORST:,} more" if len(found) > WORST else ""
         rows.append(
-            f'<tr><td class="{"bad" if fails else ""}">{word}</td><td>{escape(name)}</td>'
+            f'<tr><td class="number{" bad" if fails else ""}">{word}</td><td>{escape(name)}</td>'
             f'<td class="number">{len(found):,} ({section.share(name):.2%})</td>'
             f"<td><details{' open' if fails else ''}><summary>{escape(PROBLEMS[name][1])}</summary>"
             f"{items}{more}</details></td></tr>"
