@@ -44,20 +44,16 @@ def write_image_shards(
             raise UserError(f"{corpus}: no picture for the {split} split; give a name three pictures or more")
         total = sum(SplitComposer.counts(config, split, names))
         tasks[split] = [(split, *run) for run in runs_of(total, PER_TASK)]
-    shards, kinds = {}, {}
-    for split, some in tasks.items():
-        written = write_in_parallel(folder, split, some, _pictures, *args, per_shard=config.per_shard, workers=workers)
-        shards[split] = written.shards
-        kinds[split] = dict(sorted(Counter(written.notes).items()))
+    found = write_in_parallel(folder, tasks, _pictures, *args, per_shard=config.per_shard, workers=workers)
+    shards = {split: written.shards for split, written in found.items()}
+    kinds = {split: dict(sorted(Counter(written.notes).items())) for split, written in found.items()}
     # Imported late: a process that only composes need not load what reads shards.
     from muomni.data.shards import write_index
 
     return write_index(folder, shards, [], kinds=kinds, corpus=manifest["sha256"])
 
 
-def _pictures(
-    task: tuple[str, int, int], corpus: str, sha256: str, config: ImagesConfig, seed: int
-) -> Iterator[Made]:
+def _pictures(task: tuple[str, int, int], corpus: str, sha256: str, config: ImagesConfig, seed: int) -> Iterator[Made]:
     """Samples of a run of pictures, each noted by its layout."""
     for key, png, described in compose_task(task, corpus, sha256, config, seed):
         yield Made(key, {"png": png, "json": described}, described["layout"])

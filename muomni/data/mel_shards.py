@@ -17,6 +17,7 @@ from muomni.mel import MelConfig, log_mel
 from muomni.sound import load_audio
 
 PER_TASK = 50  # recordings that a process works on at a time
+WORTH_A_WORKER = 1500  # recordings: for fewer the start of a process takes longer than it saves
 PER_SHARD = 1000
 
 
@@ -38,7 +39,7 @@ def write_mel_shards(
         corpus: the folder that stage corpus-speech wrote.
         cfg: the front-end.
         folder: where the shards go.
-        workers: processes; by default as many as there are processors.
+        workers: processes; by default as many as there are processors and recordings for.
 
     Returns:
         The index, with ``speakers``: samples and minutes by split and speaker.
@@ -47,28 +48,20 @@ def write_mel_shards(
         UserError: if the corpus is missing or damaged; it has set bad recordings aside, so none may be bad.
     """
     rows = read_utterances(corpus)
-    shards: dict[str, list[dict[str, Any]]] = {}
+    mine = {split: [row for row in rows if row["split"] == split] for split in SPLITS}
+    tasks = {split: [some[first:end] for first, end in runs_of(len(some), PER_TASK)] for split, some in mine.items()}
+    workers = workers or max(1, min(os.cpu_count() or 1, len(rows) // WORTH_A_WORKER))
+    found = write_in_parallel(folder, tasks, _mels, str(corpus), cfg, per_shard=PER_SHARD, workers=workers)
     speakers: dict[str, dict[str, dict[str, Any]]] = {}
-    for split in SPLITS:
-        mine = [row for row in rows if row["split"] == split]
-        tasks = [mine[first:end] for first, end in runs_of(len(mine), PER_TASK)]
-        shards[split] = write_in_parallel(
-            folder,
-            split,
-            tasks,
-            _mels,
-            str(corpus),
-            cfg,
-            per_shard=PER_SHARD,
-            workers=workers or os.cpu_count() or 1,
-        ).shards
+    for split, some in mine.items():
         minutes: dict[str, list[float]] = defaultdict(list)
-        for row in mine:
+        for row in some:
             minutes[row["speaker"]].append(row["seconds"] / 60)
         speakers[split] = {
-            speaker: {"samples": len(some), "minutes": round(sum(some), 2)} for speaker, some in sorted(minutes.items())
+            speaker: {"samples": len(times), "minutes": round(sum(times), 2)}
+            for speaker, times in sorted(minutes.items())
         }
-    return write_index(folder, shards, [], speakers=speakers)
+    return write_index(folder, {split: found[split].shards for split in SPLITS}, [], speakers=speakers)
 
 
 def _mels(rows: list[dict[str, Any]], corpus: str, cfg: MelConfig) -> Iterator[Made]:

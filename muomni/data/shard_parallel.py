@@ -9,8 +9,9 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -52,8 +53,7 @@ class Written:
 
 def write_in_parallel(
     folder: str | Path,
-    split: str,
-    tasks: Sequence[Task],
+    tasks: Mapping[str, Sequence[Task]],
     work: Callable[..., Iterable[Made | Bad]],
     *args: Any,
     per_shard: int,
@@ -61,13 +61,12 @@ def write_in_parallel(
     max_bytes: int | None = None,
     inputs: str | None = None,
     executor: Executor = in_processes,
-) -> Written:
-    """Write a split's tars.
+) -> dict[str, Written]:
+    """Write the tars of all splits.
 
     Args:
         folder: where they go.
-        split: train, valid or test.
-        tasks: what can be pickled; their order is the samples' order.
+        tasks: of each split, what can be pickled; their order is the samples' order.
         work: a function at the top of a module; ``work(task, *args)`` gives the task's samples in order.
         args: further arguments, the same for every task.
         per_shard: samples a tar at most.
@@ -75,35 +74,47 @@ def write_in_parallel(
         max_bytes: bytes of samples a tar at most; None: no limit.
         inputs: names all that the samples depend on, for example a hash of configuration and corpus. Given, a run
             after one that was killed takes over the segments that are whole.
-        executor: maps `work` over tasks, results in order.
+        executor: maps `segment` over the numbered tasks, results in order, as `in_processes` does.
+
+    Returns:
+        What came of each split.
 
     Raises:
-        ValueError: for a key that occurs twice.
+        ValueError: for a key that occurs twice in a split.
         UserError: if a worker was killed, or as `work` raises it.
     """
-    parts = Path(folder) / f".{split}-segments"
+    parts = Path(folder) / ".segments"
     if inputs is None:
         shutil.rmtree(parts, ignore_errors=True)
     parts.mkdir(parents=True, exist_ok=True)
-    written = Written([])
+    numbered = list(enumerate(task for some in tasks.values() for task in some))
     try:
-        with ShardWriter(folder, split, per_shard, max_bytes) as writer:
-            results = executor(segment, list(enumerate(tasks)), workers, str(parts), inputs, work, args)
-            for number, found in zip(range(len(tasks)), results, strict=True):
-                path = parts / f"{number:06d}"
-                with path.open("rb") as file:
-                    for key, size in found["samples"]:
-                        writer.append(key, file.read(size))
-                written.bad += found["bad"]
-                written.notes += found["notes"]
-                if inputs is None:
-                    path.unlink()
+        results = enumerate(executor(segment, numbered, workers, str(parts), inputs, work, args))
+        found = {}
+        for split, some in tasks.items():
+            with ShardWriter(folder, split, per_shard, max_bytes) as writer:
+                found[split] = _join(parts, islice(results, len(some)), writer, keep=inputs is not None)
+            found[split].shards = writer.shards
     except BaseException:
         if inputs is None:
             shutil.rmtree(parts, ignore_errors=True)
         raise
     shutil.rmtree(parts)
-    written.shards = writer.shards
+    return found
+
+
+def _join(parts: Path, results: Iterable[tuple[int, dict[str, Any]]], writer: ShardWriter, keep: bool) -> Written:
+    """Append the samples of segments, in order."""
+    written = Written([])
+    for number, found in results:
+        path = parts / f"{number:06d}"
+        with path.open("rb") as file:
+            for key, size in found["samples"]:
+                writer.append(key, file.read(size))
+        written.bad += found["bad"]
+        written.notes += found["notes"]
+        if not keep:
+            path.unlink()
     return written
 
 

@@ -79,8 +79,22 @@ def read_index(folder: str | Path) -> dict[str, Any]:
     Raises:
         UserError: if it is missing, damaged, or of another form.
     """
-    path, stage = Path(folder) / INDEX, stage_of(folder)
-    index = read_json(path, stage)
+    stage = stage_of(folder)
+    path = Path(folder) / INDEX
+    return checked_index(read_json(path, stage), str(path), f"run `dvc repro --force {stage}`")
+
+
+def checked_index(index: Any, where: str, again: str) -> dict[str, Any]:
+    """The index, if it has the form that is written here.
+
+    Args:
+        index: what the file holds.
+        where: its name, for the message.
+        again: what to do about a bad one.
+
+    Raises:
+        UserError: if it is of another form.
+    """
     try:
         for entry in index["splits"].values():
             if entry["samples"] != sum(shard["samples"] for shard in entry["shards"]):
@@ -91,8 +105,9 @@ def read_index(folder: str | Path) -> dict[str, Any]:
                 if type(shard["samples"]) is not int or shard["samples"] < 0:
                     raise ValueError("no count")
     except (KeyError, TypeError, ValueError, AttributeError):
-        raise UserError(f"{path}: not an index of shards; run `dvc repro --force {stage}`") from None
-    return index
+        raise UserError(f"{where}: not an index of shards; {again}") from None
+    checked: dict[str, Any] = index
+    return checked
 
 
 def fingerprint(folder: str | Path) -> str:
