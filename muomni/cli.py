@@ -263,8 +263,10 @@ def make_parser() -> Parser:
 
     add_measuring(commands)
 
-    from muomni.serve.options import add_serve  # here, because it uses what is above
+    from muomni.data_options import add_data  # here, because both use what is above
+    from muomni.serve.options import add_serve
 
+    add_data(commands)
     add_serve(commands)
 
     verify = commands.add_parser(

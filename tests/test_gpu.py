@@ -1,5 +1,7 @@
 """What only a GPU does: recorded steps give what single operations give. Skipped where there is no GPU."""
 
+import asyncio
+import copy
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,11 +13,15 @@ from small_models import small_thinker as make
 from small_models import token_ids as ids
 from torch import Tensor, nn
 
+from muomni.conversation import Conversation
 from muomni.decoder import Decoder
 from muomni.device import pick_device
 from muomni.linear_cross_entropy import linear_cross_entropy
+from muomni.omni import Omni
 from muomni.params import read_params
 from muomni.sampling import Request, Sampling, answer_batch, answer_tokens
+from muomni.serve.engine import Engine, Options, Sound
+from muomni.tokenizer import Tokenizer
 from muomni.train.a_thinker import ThinkerTask
 from muomni.train.optim import Muon
 from muomni.train.parts import EAGER_STEPS, Parts
@@ -158,3 +164,29 @@ def test_the_loss_is_that_of_the_cpu() -> None:
         found.append([total.detach().cpu(), *(x.grad.cpu() for x in (h, w) if x.grad is not None)])
     for one, other in zip(*found, strict=True):
         torch.testing.assert_close(one, other, atol=1e-4, rtol=1e-4)
+
+
+def test_answers_made_together_are_those_of_the_cpu(small: tuple[Omni, Tokenizer]) -> None:
+    """Written and spoken by the engine of `muomni serve`."""
+    model, tokenizer = small
+    gpu = copy.deepcopy(model).cuda()
+    questions = ["Hi", "What is in the picture?", "How many dogs do you see?"]
+
+    async def ask(engine: Engine, where: Omni) -> list[tuple[str, int]]:
+        async def one(text: str) -> tuple[str, int]:
+            conversation = Conversation(where, tokenizer)
+            prompt = conversation.prompt(conversation.message(text), 30)
+            events = [event async for event in engine.ask(prompt, Options(max_tokens=30, speak=True))]
+            text = "".join(getattr(event, "piece", "") for event in events)
+            return text, sum(len(event.wave) for event in events if isinstance(event, Sound))
+
+        return list(await asyncio.gather(*(one(text) for text in questions)))
+
+    found = []
+    for where in (model, gpu):
+        engine = Engine(where, tokenizer, slots=2)
+        found.append(asyncio.run(ask(engine, where)))
+        engine.close()
+    (words, sounds), (words_gpu, sounds_gpu) = (zip(*one, strict=True) for one in found)
+    assert words == words_gpu and any(sounds)
+    assert all(sounds_gpu[n] > 0 for n, length in enumerate(sounds) if length)

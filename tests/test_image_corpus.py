@@ -13,7 +13,6 @@ import pytest
 from PIL import Image
 
 from muomni.config import parse
-from muomni.data import image_corpus
 from muomni.data.badsamples import BadSamples
 from muomni.data.concepts import select_concepts
 from muomni.data.files import read_jsonl
@@ -23,9 +22,11 @@ from muomni.data.image_corpus import (
     build_image_corpus,
     corpus_concepts,
     embedded_images,
-    folder_images,
 )
 from muomni.data.image_shards import write_image_shards
+from muomni.data.mixtures import Origin
+from muomni.data.own_pictures import DRAWING_PIXELS, NamedImage, read_own
+from muomni.data.picture_sources import PicturePart
 from muomni.data.sentences import scene_questions
 from muomni.data.shards import read_shards
 from muomni.data.splits import TRAIN_ONLY, combination_split, pair_key
@@ -74,7 +75,7 @@ def test_drawings_are_tight_transparent_and_all_different(corpus: Path) -> None:
     seen = set()
     for row in rows:
         image = Image.open(corpus / row["file"])
-        assert image.mode == "RGBA" and max(image.size) == image_corpus.DRAWING_PIXELS
+        assert image.mode == "RGBA" and max(image.size) == DRAWING_PIXELS
         assert image.getchannel("A").getbbox() == (0, 0, *image.size)
         alpha = np.asarray(image.getchannel("A"))
         assert 0.02 < (alpha > 0).mean() <= 1, row["name"]
@@ -178,6 +179,13 @@ def own_folder(folder: Path) -> list[dict[str, str]]:
 def write_captions(folder: Path, rows: list[dict[str, str]]) -> None:
     lines = [json.dumps(row) for row in rows] + ['{"file": 3}', "no JSON", '["a list"]']
     (folder / "captions.jsonl").write_text("\n".join(lines) + "\n")
+
+
+def folder_images(folder: Path, seed: int, max_pixels: int, bad: BadSamples) -> list[NamedImage]:
+    part = PicturePart(source="folder", path=str(folder))
+    images, captioned = read_own(part, seed, max_pixels, 64, folder, bad, Origin("x", "folder", "", ""), {})
+    assert not captioned
+    return images
 
 
 def test_own_pictures_are_read_and_bad_ones_set_aside_with_reasons(tmp_path: Path) -> None:

@@ -14,11 +14,11 @@ from muomni.data.concepts import select_concepts
 from muomni.data.files import read_jsonl, sha256_folder
 from muomni.data.grammar import content_key, words_of
 from muomni.data.known import read_concepts
+from muomni.data.own_speech import own_utterances
 from muomni.data.speech_corpus import (
     SpeechConfig,
     build_speech,
     embedded_utterances,
-    folder_utterances,
 )
 from muomni.data.splits import combination_split
 from muomni.data.utterances import read_recording, read_utterances
@@ -175,7 +175,7 @@ def test_own_folder_is_read_and_bad_ones_are_set_aside(tmp_path: Path) -> None:
         "not inside",
     ):
         assert reason in reasons
-    assert manifest["source"] == "folder" and manifest["licences"] == []
+    assert manifest["source"] == "folder" and [one["licence"] for one in manifest["licences"]] == ["your own"]
     written = list(read_jsonl(tmp_path / "out" / "utterances.jsonl", ""))
     assert {row["speaker"] for row in written} == {"anna"} and str(tmp_path) not in json.dumps(written)
     with pytest.raises(UserError, match="max_bad_fraction"):
@@ -192,7 +192,7 @@ def test_own_sentence_by_two_speakers_stays_in_one_split(tmp_path: Path) -> None
             json.dumps({"file": "1.wav", "text": f"here is a word {'xyz'[number % 3] * number}", "speaker": "b"})
         )
     folder = own_folder(tmp_path / "own", "\n".join(lines), "metadata.jsonl")
-    made = folder_utterances(folder, 0, BadSamples(0.0, "speech"))
+    made = own_utterances("folder", str(folder), 0, BadSamples(0.0, "speech"))[0]
     assert all(one.split == two.split for one, two in zip(made[::2], made[1::2], strict=True))
     assert {item.split for item in made} == {"train", "valid", "test"}
 

@@ -16,13 +16,13 @@ from muomni.data.text_corpus import (
     TextConfig,
     build_text_corpus,
     clean,
-    file_documents,
     make_facts,
     make_sentences,
     sample_documents,
     split_documents,
     usable,
 )
+from muomni.data.text_sources import file_documents
 from muomni.errors import UserError
 
 SETTINGS = {
@@ -147,7 +147,7 @@ def test_bad_documents_are_set_aside_with_reasons(tmp_path):
     ("texts", "change", "message"),
     [
         ({}, {"path": ""}, "text.path: .* no folder"),
-        ({}, {"path": "nowhere"}, "text.path: 'nowhere' is no folder"),
+        ({}, {"path": "nowhere"}, "text.path: nowhere: no such folder"),
         ({"a.md": "x"}, {}, "holds no .txt or .jsonl"),
         ({"a.txt": " "}, {}, "all 1 samples are bad"),
         ({"a.txt": "one", "b.txt": "two"}, {}, "only 2 documents fit"),

@@ -16,6 +16,7 @@ class BadSamples:
     def __init__(self, limit: float, where: str) -> None:
         self.limit = limit
         self.where = where
+        self.within = ""  # what stands before the names of items: the source, where there are several
         self.items: list[dict[str, str]] = []
 
     def __len__(self) -> int:
@@ -24,7 +25,8 @@ class BadSamples:
 
     def add(self, item: str, reason: str) -> None:
         """Set one aside; both are kept on one line that can be written and shown, of `LONGEST` characters."""
-        self.items.append({"item": shortened(one_line(item), LONGEST), "reason": shortened(one_line(reason), LONGEST)})
+        item = shortened(one_line(f"{self.within}{item}"), LONGEST)
+        self.items.append({"item": item, "reason": shortened(one_line(reason), LONGEST)})
 
     def check(self, total: int) -> None:
         """Compare with the limit; call it when all samples were seen.

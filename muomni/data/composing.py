@@ -14,8 +14,9 @@ from PIL import Image
 
 from muomni.data.concepts import Concept
 from muomni.data.files import read_jsonl
-from muomni.data.image_corpus import CONCEPTS, ImagesConfig, corpus_concepts
+from muomni.data.image_corpus import CAPTIONED, CONCEPTS, ImagesConfig, corpus_concepts
 from muomni.data.scenes import Combinations, Composer, Drawing, combinations_of
+from muomni.data.splits import TRAIN_ONLY
 from muomni.errors import UserError
 
 Sample = tuple[str, bytes, dict[str, Any]]  # key, PNG, description
@@ -40,10 +41,37 @@ def load_drawings(corpus: str | Path, split: str) -> dict[str, list[Drawing]]:
     return dict(found)
 
 
-def load_names(corpus: str | Path, split: str) -> set[str]:
-    """The names that a split has pictures of."""
-    rows = read_jsonl(Path(corpus) / CONCEPTS, "corpus-images")
-    return {row["name"] for row in rows if row["split"] in (None, split)}
+def single_names(corpus: str | Path, config: ImagesConfig, split: str) -> list[str]:
+    """What each of a split's pictures of one drawing shows: its names in turn, in training as often as they weigh."""
+    weights: dict[str, float] = {}
+    for row in read_jsonl(Path(corpus) / CONCEPTS, "corpus-images"):
+        if row["split"] in (None, split):
+            weights[row["name"]] = max(weights.get(row["name"], 0.0), row.get("weight", 1.0))
+    names = list(weights)
+    if split != "train":
+        number = config.valid_singles if split == "valid" else config.test_singles
+        return [names[i % len(names)] for i in range(number)] if names else []
+    rounds = {name: max(1, round(config.singles_per_name * weight)) for name, weight in weights.items()}
+    return [name for number in range(max(rounds.values(), default=0)) for name in names if number < rounds[name]]
+
+
+def load_captioned(corpus: str | Path, config: ImagesConfig, split: str) -> list[dict[str, Any]]:
+    """A split's pictures with captions; in training each as often as its source weighs, else at most as many as asked.
+
+    Raises:
+        UserError: if their list is damaged.
+    """
+    path = Path(corpus) / CAPTIONED
+    rows = [row for row in read_jsonl(path, "corpus-images") if row["split"] in (None, split)] if path.exists() else []
+    if split == "train":
+        return [row for row in rows for _ in range(row["times"])]
+    return rows[: config.valid_singles if split == "valid" else config.test_singles]
+
+
+def count_pictures(corpus: str | Path, config: ImagesConfig, split: str) -> int:
+    """How many pictures a split has."""
+    scenes = {"train": config.scenes, "valid": config.valid_scenes, "test": config.test_scenes}[split]
+    return len(single_names(corpus, config, split)) + scenes + len(load_captioned(corpus, config, split))
 
 
 class SplitComposer:
@@ -60,36 +88,43 @@ class SplitComposer:
         self.seed, self.split = seed, split
         drawings = load_drawings(corpus, split)
         concepts = corpus_concepts(corpus)
+        by_name = {concept.name: concept for concept in concepts}
         # A name of one's own may have no picture in a held-out split.
-        self.concepts: list[Concept] = [concept for concept in concepts if concept.name in drawings]
-        self.singles, self.scenes = self.counts(config, split, len(self.concepts))
-        self.allowed: Combinations | None = combinations_of(concepts, split, seed) if self.scenes else None
-        self.composer = Composer(drawings, config.size_px)
-        # Singles and scenes are mixed, so that every shard has some of both.
-        self.order = list(range(self.singles + self.scenes))
+        self.singles: list[Concept] = [by_name[name] for name in single_names(corpus, config, split)]
+        self.captioned = load_captioned(corpus, config, split)
+        total = count_pictures(corpus, config, split)
+        self.allowed: Combinations | None = None
+        if total > len(self.singles) + len(self.captioned):
+            self.allowed = combinations_of(concepts, split, seed)
+        self.corpus, self.composer = corpus, Composer(drawings, config.size_px)
+        # Singles, pictures with captions and scenes are mixed, so that every shard has some of each.
+        self.order = list(range(total))
         random.Random(f"{seed}:order:{split}").shuffle(self.order)
-
-    @staticmethod
-    def counts(config: ImagesConfig, split: str, names: int) -> tuple[int, int]:
-        """How many pictures of one drawing and how many scenes the split has."""
-        return {
-            "train": (config.singles_per_name * names, config.scenes),
-            "valid": (config.valid_singles, config.valid_scenes),
-            "test": (config.test_singles, config.test_scenes),
-        }[split]
 
     def compose(self, number: int) -> Sample:
         """The picture of a number, with its key and description."""
         rng = random.Random(f"{self.seed}:{self.split}:{number}")
         place = self.order[number]
-        if place < self.singles:
-            picture, described = self.composer.single(self.concepts[place % len(self.concepts)], rng)
-        else:
-            assert self.allowed is not None
+        if place < len(self.singles):
+            picture, described = self.composer.single(self.singles[place], rng)
+        elif self.allowed is not None and place < len(self.order) - len(self.captioned):
             picture, described = self.composer.scene(self.allowed, rng)
+        else:
+            return self.as_it_is(number, self.captioned[place - len(self.order)], rng)
         buffer = io.BytesIO()
         picture.save(buffer, "PNG", compress_level=1)  # size hardly differs, and it is the quickest
         return f"{self.split}-{number:06d}", buffer.getvalue(), described
+
+    def as_it_is(self, number: int, row: dict[str, Any], rng: random.Random) -> Sample:
+        """A picture with captions, and its description: no objects are known, one of the captions is drawn."""
+        captions = row["captions"]
+        described: dict[str, Any] = {"kind": "captioned", "layout": "captioned", "background": None, "objects": []}
+        described |= {"caption": rng.choice(captions), "captions": captions, "key": f"{TRAIN_ONLY}{row['id']}"}
+        path = Path(self.corpus) / row["file"]
+        try:
+            return f"{self.split}-{number:06d}", path.read_bytes(), described
+        except OSError as error:
+            raise UserError(f"{path}: {error.strerror}; run `dvc repro --force corpus-images`") from None
 
 
 @lru_cache(maxsize=3)

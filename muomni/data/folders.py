@@ -14,8 +14,8 @@ import os
 import re
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from functools import cached_property
 from pathlib import Path
 from typing import IO, Any, TypeVar
@@ -24,13 +24,20 @@ from urllib.parse import quote, unquote
 from muomni.errors import UserError, one_line, shortened
 
 Result = TypeVar("Result")
-SCHEMES = ("s3", "http", "https")
 LARGEST = 50_000_000_000  # bytes of a file
 MOST_FILES = 5_000_000  # in one folder
 DEEPEST = 20  # folders in folders, of a server whose pages may lead anywhere
 CHUNK = 4 << 20
 TRIES, PAUSE = 3, 0.5  # seconds before the second try, twice as long before the third
-REMOTE_ENDS = ("no such bucket or folder", "no rights to read it; check the credentials in the environment")
+
+
+class TooLarge(ValueError):
+    """A file has more bytes than are read."""
+
+
+def in_order(names: Iterable[str]) -> list[str]:
+    """Names sorted as paths are: part by part."""
+    return sorted(names, key=lambda name: name.split("/"))
 
 
 class Folder:
@@ -53,13 +60,12 @@ class Folder:
             # Not quoted: what is in it may be a secret.
             raise UserError(f"{key}: the address has a user or a query in it; keep credentials in the environment")
         self.address = address.rstrip("/") or address
-        if self.scheme not in ("file", *SCHEMES):
+        if self.scheme not in ("file", "s3", "http", "https"):
             raise self._error(f"{scheme}:// is not read here; give a path, file://, s3://, http:// or https://")
         if not address or (self.scheme != "file" and not rest.strip("/")):
             raise self._error("no folder is named")
         self._root = rest.strip("/") if self.scheme != "file" else (rest if mark else address)
-        if self.scheme.startswith("http"):
-            self._root = self.address
+        self._root = self.address if self.scheme.startswith("http") else self._root
 
     @property
     def local(self) -> Path | None:
@@ -81,11 +87,9 @@ class Folder:
 
     def exists(self, name: str) -> bool:
         """Whether there is a file of that name."""
-        try:
-            self.about(name)
-        except ValueError:
-            return False
-        return True
+        with suppress(ValueError):
+            return bool(self.about(name))
+        return False
 
     def about(self, name: str) -> dict[str, Any]:
         """What tells one state of a file from another: ``size`` in bytes or None, and ``etag`` or ``mtime``.
@@ -123,16 +127,13 @@ class Folder:
             raise ValueError(f"cannot be read: {error.strerror}") from None
         with file:
             if os.fstat(file.fileno()).st_size > most_bytes:
-                raise ValueError(f"more than {most_bytes:,} bytes")
+                raise TooLarge(f"more than {most_bytes:,} bytes")
             yield file
 
     def read(self, name: str, most_bytes: int) -> bytes:
         """A whole file; raises as `open` does."""
         with self.open(name, most_bytes) as file:
-            try:
-                return file.read()
-            except OSError as error:
-                raise ValueError(f"cannot be read: {error.strerror}") from None
+            return file.read()
 
     def sha256(self, name: str, most_bytes: int = LARGEST) -> str:
         """SHA-256 of a file; raises as `open` does."""
@@ -140,17 +141,14 @@ class Folder:
             return hashlib.file_digest(file, "sha256").hexdigest()  # type: ignore[arg-type]
 
     def state(self, names: Sequence[str]) -> str:
-        """SHA-256 over names, sizes, and etags or times of change: another one means that something has changed.
-
-        A file that cannot be asked about counts as missing.
-        """
+        """SHA-256 over names and contents; of a remote folder over names, sizes, and etags or times of change."""
         digest = hashlib.sha256()
         for name in sorted(names):
             try:
-                about = self.about(name)
+                about = self.sha256(name) if self.local is not None else str(sorted(self.about(name).items()))
             except ValueError:
-                about = {}
-            digest.update(f"{name}\0{sorted(about.items())}\n".encode("utf-8", "surrogateescape"))
+                about = ""
+            digest.update(f"{name}\0{about}\n".encode("utf-8", "surrogateescape"))
         return digest.hexdigest()
 
     def _error(self, what: object) -> UserError:
@@ -164,12 +162,12 @@ class Folder:
             folders[:] = [name for name in folders if not name.startswith(".")]
             found += [(Path(above) / name).relative_to(folder).as_posix() for name in files if name[0] != "."]
             self._count(found)
-        return sorted(found)
+        return in_order(found)
 
     def _refuse(self, error: OSError) -> None:
         raise self._error(f"cannot be read: {error.strerror}")
 
-    def _count(self, found: Sequence[str]) -> None:
+    def _count(self, found: Collection[str]) -> None:
         if len(found) > MOST_FILES:
             raise self._error(f"more than {MOST_FILES:,} files; split it into folders and name them in a mixture")
 
@@ -179,7 +177,9 @@ class Folder:
         try:
             path = (folder / name).resolve()
             if not path.is_relative_to(folder.resolve()):
-                raise ValueError("outside the folder" if not (folder / name).is_symlink() else "a link that leads out")
+                raise ValueError(
+                    "outside the folder" if not (folder / name).is_symlink() else "a link that leads out of the folder"
+                )
             if not path.is_file():
                 raise ValueError("no such file")
         except (OSError, RuntimeError) as error:  # too long a name, a loop of links
@@ -222,10 +222,10 @@ class Folder:
         try:
             found = self._patiently(self._listed_pages if self.scheme.startswith("http") else self._listed_keys)
         except FileNotFoundError:
-            raise self._error(REMOTE_ENDS[0]) from None
+            raise self._error("no such bucket or folder") from None
         except PermissionError:
-            raise self._error(REMOTE_ENDS[1]) from None
-        return sorted(name for name in found if not any(part.startswith(".") for part in name.split("/")))
+            raise self._error("no rights to read it; check the credentials in the environment") from None
+        return in_order(name for name in found if not any(part.startswith(".") for part in name.split("/")))
 
     def _listed_keys(self) -> list[str]:
         start, found = f"{self._root}/", []
@@ -250,7 +250,7 @@ class Folder:
                 elif link not in seen and name.count("/") <= DEEPEST:
                     seen.add(link)
                     open_pages.append(link)
-            self._count(list(found) if len(found) > MOST_FILES else [])
+            self._count(found)
         return list(found)
 
     def _info(self, name: str) -> dict[str, Any]:
@@ -263,13 +263,13 @@ class Folder:
         into.seek(0)
         into.truncate()
         if (self._info(name).get("size") or 0) > most_bytes:
-            raise ValueError(f"more than {most_bytes:,} bytes")
+            raise TooLarge(f"more than {most_bytes:,} bytes")
         plain = {"block_size": 0} if self.scheme.startswith("http") else {"cache_type": "readahead"}
         with self._system.open(self._remote(name), "rb", **plain) as file:
             while chunk := file.read(CHUNK):
                 into.write(chunk)
                 if into.tell() > most_bytes:
-                    raise ValueError(f"more than {most_bytes:,} bytes")
+                    raise TooLarge(f"more than {most_bytes:,} bytes")
 
     def _asked(self, name: str, ask: Callable[[], Result]) -> Result:
         """Ask about one file; what is wrong with it alone becomes a ValueError."""

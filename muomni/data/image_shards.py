@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from muomni.data.composing import SplitComposer, compose_task, load_names
+from muomni.data.composing import compose_task, count_pictures, load_captioned, single_names
 from muomni.data.files import read_json
 from muomni.data.image_corpus import ImagesConfig
 from muomni.data.shard_format import SPLITS
@@ -39,10 +39,9 @@ def write_image_shards(
     args = (str(Path(corpus)), manifest["sha256"], config, seed)
     tasks: dict[str, list[tuple[str, int, int]]] = {}
     for split in SPLITS:
-        names = len(load_names(corpus, split))
-        if not names:
+        if not (single_names(corpus, config, split) or load_captioned(corpus, config, split)):
             raise UserError(f"{corpus}: no picture for the {split} split; give a name three pictures or more")
-        total = sum(SplitComposer.counts(config, split, names))
+        total = count_pictures(corpus, config, split)
         tasks[split] = [(split, *run) for run in runs_of(total, PER_TASK)]
     found = write_in_parallel(folder, tasks, _pictures, *args, per_shard=config.per_shard, workers=workers)
     shards = {split: written.shards for split, written in found.items()}

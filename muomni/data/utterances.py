@@ -1,5 +1,6 @@
-"""Reading what stage corpus-speech wrote."""
+"""What a recording of the speech corpus is, and reading what stage corpus-speech wrote."""
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,36 @@ from muomni.errors import UserError
 
 STAGE = "corpus-speech"
 COLUMNS = {"id", "split", "text", "speaker", "kind", "key", "seconds", "file"}
+
+
+@dataclass(frozen=True)
+class Utterance:
+    """One recording to make or to read.
+
+    Attributes:
+        id: names its file.
+        split: train, valid or test.
+        text: what is said.
+        speaker: ``hibari``, ``espeak:<voice>``, or as your metadata says.
+        kind: the family of sentences it comes from; ``own`` for your recordings.
+        key: what it is about; all utterances of one key are in one split.
+        pace: a factor for hibari, words a minute for eSpeak NG.
+        source: of your own recordings, the file.
+    """
+
+    id: str
+    split: str
+    text: str
+    speaker: str
+    kind: str
+    key: str
+    pace: float
+    source: str
+
+    @property
+    def file(self) -> str:
+        """Where its recording is, relative to the corpus."""
+        return f"audio/{self.split}/{self.id}.flac"
 
 
 def read_utterances(corpus: str | Path) -> list[dict[str, Any]]:

@@ -66,7 +66,7 @@ def see(
         own = torch.tensor([place[p.caption] for p in part], device=device)
         similarity = vectors @ caption_vectors.T  # [B, captions]
         seen.ranks.extend((similarity > similarity.gather(1, own[:, None])).sum(1).tolist())
-        guesses = (vectors @ name_vectors.T).argmax(1).tolist()
+        guesses = (vectors @ name_vectors.T).argmax(1).tolist() if names else []
         for row, picture in enumerate(part):
             things = [thing for thing in picture.objects if thing["name"] in known]
             if picture.kind == "single" and things:

@@ -131,6 +131,8 @@ def of_validation(error: RequestValidationError) -> ApiError:
         why = "this model cannot follow it" if known else "this server knows no such parameter"
         code = "unsupported_parameter" if known else "unknown_parameter"
         return ApiError(400, f"{param}: {why}; leave it out", param, code)
+    if kind == "too_long" and fault.get("ctx", {}).get("max_length") == 0:
+        return ApiError(400, f"{param}: this model has none; leave it out or empty", param, "unsupported_parameter")
     if kind == "missing":
         return ApiError(400, f"{param or 'body'}: is missing; give it", param or None, "missing_required_parameter")
     return ApiError(400, f"{param or 'body'}: {fault['msg']}", param or None, "invalid_value")

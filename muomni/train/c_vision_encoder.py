@@ -113,10 +113,11 @@ class VisionTask:
         self.backgrounds = sorted({p.background for p in self.train if p.background})
         labels = [phrase(name) for name in self.names] + [f"{phrase(b)} background" for b in self.backgrounds]
         self.label_states = text_states(thinker, tokenizer, labels)  # what a patch can be
-        self.heads.whiten.measure(self.label_states)
         captions = sorted({p.caption for p in self.train + self.valid})
         self.caption_index = {caption: i for i, caption in enumerate(captions)}
         self.caption_states = text_states(thinker, tokenizer, captions)
+        # Pictures of one's own may have captions only.
+        self.heads.whiten.measure(self.label_states if labels else self.caption_states)
 
     def order(self, epoch: int) -> Tensor:
         """The pictures of an epoch in random order."""
@@ -227,12 +228,14 @@ class VisionTask:
         loss = (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2
         labels = self.labels()
         objects = self.object_logits(patches, batch, labels)
-        region = F.cross_entropy(objects, batch["names"])
-        patch, patch_accuracy = self.patch_losses(patches, batch, labels)
+        # Pictures with captions only have no objects, and a batch of them nothing to name.
+        region = F.cross_entropy(objects, batch["names"]) if len(objects) else objects.sum()
+        right = (objects.argmax(1) == batch["names"]).float().mean() if len(objects) else objects.sum().detach()
+        patch, patch_accuracy = self.patch_losses(patches, batch, labels) if self.names else (region, right)
         values: dict[str, float | Tensor] = {
             "picture_loss": loss.detach(),
             "object_loss": region.detach(),
-            "object_accuracy": (objects.argmax(1) == batch["names"]).float().mean(),
+            "object_accuracy": right,
             "patch_loss": patch.detach(),
             "patch_accuracy": patch_accuracy,
             "padding": 0.0,
@@ -256,7 +259,7 @@ class VisionTask:
             cls, patches = self.encoder(self.pixels(batch))
             vectors = self.heads.pictures(cls)
             cls_all.append(vectors)
-            guesses = self.object_logits(patches, batch, labels).argmax(1)
+            guesses = self.object_logits(patches, batch, labels).argmax(1) if self.names else batch["names"]
             right += int((guesses == batch["names"]).sum())
             seen += len(guesses)
             if self.backgrounds:
@@ -294,7 +297,7 @@ class VisionTask:
         device = self.encoder.patch.weight.device
         batch = {key: value.to(device) for key, value in self.collate(rows).items()}
         _, patches = self.encoder(self.pixels(batch))
-        guesses = self.object_logits(patches, batch, self.labels()).argmax(1)
+        guesses = self.object_logits(patches, batch, self.labels()).argmax(1) if self.names else batch["names"]
         lines = []
         for row, picture in enumerate(rows):
             named = [self.names[int(g)] for g, owner in zip(guesses, batch["owner"], strict=True) if owner == row]

@@ -44,6 +44,8 @@ from muomni.train.speaking import (
 )
 from muomni.train.split import split_tokens
 
+OWN = "own"  # the task of conversations that somebody brought (`muomni.data.own_conversations`)
+
 
 class TaskWeights(Section):
     """Shares of the tasks in the training mixture, in any unit; 0 leaves a task out."""
@@ -57,6 +59,7 @@ class TaskWeights(Section):
     read_aloud: float = Field(ge=0, description="a sentence, read aloud")
     spoken_scene: float = Field(ge=0, description="spoken questions about a picture")
     spoken_world: float = Field(ge=0, description="spoken questions without a picture")
+    own: float = Field(default=0.0, ge=0, description="conversations of your own (conversations.source)")
 
 
 class OmniStageConfig(TrainConfig):
@@ -174,7 +177,8 @@ class OmniTask:
                 self.omni.image_positions if name.endswith(".png") else -(-len(dialogues.mels[digest]) // 8)
                 for name, digest in dialogue.media.items()
             ]
-            apart = len(dialogue.messages) > 2 and rng.random() < self.cfg.apart
+            # A generated question stands for itself; one of somebody's conversation may ask on.
+            apart = dialogue.task != OWN and len(dialogue.messages) > 2 and rng.random() < self.cfg.apart
             sample = Sample(dialogue, self.tokenizer, sizes, apart)
             if len(sample.ids) <= self.omni.thinker.cfg.context:
                 samples.append(sample)

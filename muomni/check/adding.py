@@ -1,0 +1,144 @@
+"""A profile that trains on data of one's own: params.yaml with the sources and what depends on them."""
+
+import io
+import os
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ruamel.yaml import YAML
+
+from muomni.check.layouts import Found
+from muomni.check.pictures import parts_of
+from muomni.check.settings import NO_SCENES, pictures_config, speech_config, text_config
+from muomni.data.badsamples import BadSamples
+from muomni.data.concepts import by_name
+from muomni.data.files import atomic_write_text, temporary_name
+from muomni.data.mixtures import Origin
+from muomni.data.own_speech import own_utterances
+from muomni.data.picture_sources import entries
+from muomni.data.speech_sources import OWN
+from muomni.errors import UserError, one_line
+from muomni.params import Params, read_params
+
+PROFILES = Path("profiles")
+SOURCES = Path("sources")  # files of mixtures
+MOST_VOICES = 8
+LEAST_RECORDINGS = 100  # of a further voice
+SPLITS = ("train", "valid", "test")
+Changes = dict[tuple[str, ...], Any]
+
+
+def without(tasks: Sequence[str]) -> Changes:
+    """No conversations of some tasks."""
+    counts: Changes = {("conversations", split, task): 0 for split in SPLITS for task in tasks}
+    return counts | {("e_omni", "weights", task): 0.0 for task in tasks}
+
+
+def speech_changes(params: Params, found: Found, name: str, columns: Mapping[str, str]) -> Changes:
+    """The source, and the voices that have enough recordings; a voice without a name gets the profile's."""
+    config = speech_config(params, found, columns, "")
+    spoken, _ = own_utterances(config.source, config.path, params.seed, BadSamples(1.0, "speech"), columns)
+    counts = Counter(item.speaker for item in spoken)
+    splits: dict[str, set[str]] = {}
+    for item in spoken:
+        splits.setdefault(item.speaker, set()).add(item.split)
+    changes: Changes = {("speech", key): getattr(config, key) for key in ("source", "path")}
+    if columns:
+        changes["speech", "columns"] = dict(columns)
+    if OWN in counts:
+        changes["speech", "speaker"] = name
+    whole = [speaker for speaker, _ in counts.most_common() if splits[speaker] >= set(SPLITS)]
+    if not whole:
+        raise UserError(
+            f"{found.address}: no speaker is in training, validation and test, as a voice has to be; set "
+            "talker.voices, d_codec.speaker and evaluate.speaker by hand"
+        )
+    some = [speaker for at, speaker in enumerate(whole) if at == 0 or counts[speaker] >= LEAST_RECORDINGS]
+    voices = [name if speaker == OWN else speaker for speaker in some[:MOST_VOICES]]
+    changes["talker", "voices"] = voices
+    changes["d_codec", "speaker"] = voices[0] if len(voices) == 1 else ""
+    changes["evaluate", "speaker"] = voices[0]
+    return changes | without(("spoken_scene", "spoken_world"))  # nobody asked about pictures in it
+
+
+def text_changes(params: Params, found: Found) -> Changes:
+    """The source."""
+    config = text_config(params, found)
+    return {("text", key): getattr(config, key) for key in ("source", "path")}
+
+
+def picture_changes(params: Params, found: Found, name: str) -> Changes:
+    """The source without scenes; or a mixture with the drawings, if none of its pictures has a name that is known."""
+    config = pictures_config(params, found)
+    bad = BadSamples(1.0, "images")
+    listed = (entry for part in parts_of(config) for entry in entries(part, bad, Origin("", "", "", "", 1.0)))
+    if config.source == "mixture":
+        return {("images", key): getattr(config, key) for key in ("source", "path")}
+    if any(entry.name in by_name() for entry in listed):
+        keys = ("source", "path", *NO_SCENES)
+        changes: Changes = {("images", key): getattr(config, key) for key in keys}
+        return changes | without(("scene", "spoken_scene"))
+    SOURCES.mkdir(exist_ok=True)
+    path = SOURCES / f"{name}-pictures.yaml"
+    rows = [{"source": "embedded", "name": "drawings"}, {"source": config.source, "path": config.path, "name": "own"}]
+    text = io.StringIO()
+    YAML().dump(rows, text)
+    if path.exists() and path.read_text(encoding="utf-8") != text.getvalue():
+        raise UserError(f"{path}: is there already; choose another name with --as, or remove it")
+    atomic_write_text(path, text.getvalue())
+    return {("images", "source"): "mixture", ("images", "path"): str(path.resolve())}
+
+
+def add_profile(found: Sequence[Found], name: str, columns: Mapping[str, str], base: Path) -> Path:
+    """Write ``profiles/<name>.yaml``; what is there already is never overwritten.
+
+    Args:
+        found: the sources, one of each kind at most.
+        name: of the profile.
+        columns: of a manifest, what it calls audio, text, speaker and split.
+        base: the parameters that are changed.
+
+    Raises:
+        UserError: for a bad name, a profile that is there, or parameters that do not fit.
+    """
+    if not re.fullmatch(r"[a-z0-9][a-z0-9_-]{0,39}", name):
+        raise UserError(f"--as: '{one_line(name)[:60]}' is not a name of small letters, digits, - and _")
+    path = PROFILES / f"{name}.yaml"
+    if path.exists():
+        raise UserError(f"{path}: is there already; choose another name with --as, or remove it")
+    if not PROFILES.is_dir():
+        raise UserError(f"{PROFILES}/: no such folder; run this in the root of the repository")
+    kinds = [one.what for one in found]
+    if twice := sorted({kind for kind in kinds if kinds.count(kind) > 1}):
+        raise UserError(f"{twice[0]}: several sources of it were found; name one folder, or a mixture of them")
+    params, changes = read_params(base), Changes()
+    for one in found:
+        if one.what == "speech":
+            changes |= speech_changes(params, one, name, columns)
+        else:
+            changes |= text_changes(params, one) if one.what == "text" else picture_changes(params, one, name)
+    yaml = YAML()
+    yaml.width, yaml.preserve_quotes = 120, True
+    values = yaml.load(base.read_text(encoding="utf-8"))
+    values["profile"] = name
+    for (*above, last), value in changes.items():
+        place = values
+        for key in above:
+            place = place[key]
+        place[last] = value
+    text = io.StringIO()
+    text.write(f"# Profile {name}, by `muomni data add`: {base.name} with {', '.join(kinds)} of one's own.\n")
+    yaml.dump(values, text)
+    temporary = temporary_name(path)
+    try:
+        temporary.write_text(text.getvalue(), encoding="utf-8")
+        read_params(temporary)
+        os.link(temporary, path)  # unlike a rename it never overwrites
+    except FileExistsError:
+        raise UserError(f"{path}: is there already; choose another name with --as, or remove it") from None
+    finally:
+        temporary.unlink(missing_ok=True)
+    return path
