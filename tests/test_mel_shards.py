@@ -55,10 +55,11 @@ def test_every_recording_is_there_with_its_frames(tmp_path: Path) -> None:
         assert np.abs(sample["npy"].astype(np.float32) - expected).max() < 0.01
 
 
-def test_bytes_are_the_same_again(tmp_path: Path) -> None:
+def test_bytes_are_the_same_again_and_with_two_workers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     corpus(tmp_path / "speech")
+    monkeypatch.setattr("muomni.data.mel_shards.PER_TASK", 2)
     assert write_mel_shards(tmp_path / "speech", MEL, tmp_path / "one") == write_mel_shards(
-        tmp_path / "speech", MEL, tmp_path / "two"
+        tmp_path / "speech", MEL, tmp_path / "two", workers=2
     )
 
 

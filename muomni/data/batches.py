@@ -22,15 +22,19 @@ class Buckets:
 
     def epoch(self, number: int) -> list[list[int]]:
         """All batches of one epoch, as indices of samples."""
-        rng = random.Random(f"{self.seed}/{number}")
-        order = sorted(range(len(self.lengths)), key=lambda i: self.lengths[i] * (1 + self.jitter * rng.random()))
-        batches = [order[i : i + self.size] for i in range(0, len(order), self.size)]
-        rng.shuffle(batches)
-        return batches
+        return in_batches(self.lengths, self.size, random.Random(f"{self.seed}/{number}"), self.jitter)
 
     def at(self, index: int) -> list[int]:
         """Indices of the samples of the batch with this number, counted over all epochs."""
         return self._epoch(index // self.per_epoch)[index % self.per_epoch]
+
+
+def in_batches(lengths: Sequence[int], size: int, rng: random.Random, jitter: float = 0.1) -> list[list[int]]:
+    """Indices of samples in batches of similar length, the batches in random order."""
+    order = sorted(range(len(lengths)), key=lambda i: lengths[i] * (1 + jitter * rng.random()))
+    batches = [order[i : i + size] for i in range(0, len(order), size)]
+    rng.shuffle(batches)
+    return batches
 
 
 def pad(rows: Sequence[Tensor], value: float = 0) -> Tensor:

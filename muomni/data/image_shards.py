@@ -2,15 +2,15 @@
 
 import os
 from collections import Counter
-from contextlib import ExitStack
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from muomni.data.composing import compose_task, count_pictures, load_captioned, single_names
 from muomni.data.files import read_json
 from muomni.data.image_corpus import ImagesConfig
-from muomni.data.processes import in_processes
-from muomni.data.shards import SPLITS, ShardWriter, write_index
+from muomni.data.shard_format import SPLITS
+from muomni.data.shard_parallel import Made, runs_of, write_in_parallel
 from muomni.errors import UserError
 
 PER_TASK = 200  # pictures that a process composes at a time
@@ -37,20 +37,22 @@ def write_image_shards(
     workers = workers or os.cpu_count() or 1
     manifest = read_json(Path(corpus) / "manifest.json", "corpus-images")
     args = (str(Path(corpus)), manifest["sha256"], config, seed)
-    kinds: dict[str, Counter[str]] = {split: Counter() for split in SPLITS}
-    tasks = []
+    tasks: dict[str, list[tuple[str, int, int]]] = {}
     for split in SPLITS:
         if not (single_names(corpus, config, split) or load_captioned(corpus, config, split)):
             raise UserError(f"{corpus}: no picture for the {split} split; give a name three pictures or more")
         total = count_pictures(corpus, config, split)
-        tasks += [(split, at, min(at + PER_TASK, total)) for at in range(0, total, PER_TASK)]
-    with ExitStack() as stack:
-        writers = {s: stack.enter_context(ShardWriter(folder, s, config.per_shard)) for s in SPLITS}
-        results = in_processes(compose_task, tasks, workers, *args)
-        for (split, _, _), samples in zip(tasks, results, strict=True):
-            for key, png, described in samples:
-                writers[split].write(key, {"png": png, "json": described})
-                kinds[split][described["layout"]] += 1
-    shards = {split: writer.shards for split, writer in writers.items()}
-    counted = {split: dict(sorted(count.items())) for split, count in kinds.items()}
-    return write_index(folder, shards, [], kinds=counted, corpus=manifest["sha256"])
+        tasks[split] = [(split, *run) for run in runs_of(total, PER_TASK)]
+    found = write_in_parallel(folder, tasks, _pictures, *args, per_shard=config.per_shard, workers=workers)
+    shards = {split: written.shards for split, written in found.items()}
+    kinds = {split: dict(sorted(Counter(written.notes).items())) for split, written in found.items()}
+    # Imported late: a process that only composes need not load what reads shards.
+    from muomni.data.shards import write_index
+
+    return write_index(folder, shards, [], kinds=kinds, corpus=manifest["sha256"])
+
+
+def _pictures(task: tuple[str, int, int], corpus: str, sha256: str, config: ImagesConfig, seed: int) -> Iterator[Made]:
+    """Samples of a run of pictures, each noted by its layout."""
+    for key, png, described in compose_task(task, corpus, sha256, config, seed):
+        yield Made(key, {"png": png, "json": described}, described["layout"])

@@ -1,154 +1,37 @@
-"""WebDataset shards: tars whose bytes depend on the samples only, and an index that counts and hashes them.
+"""The index of shards, which counts and hashes them, and reading a split in the order it was written.
 
-A sample is a key and its members: ``<key>.json``, ``<key>.npy``, ``<key>.png``, ``<key>.0.flac`` ... What
-follows the key's dot is the member's name in the sample's dict. Values are decoded here, by that name:
-``json`` to a dict, ``npy`` to an array without pickle, anything else stays bytes.
+`muomni.data.shard_format` says what a shard's bytes are, `muomni.data.shard_writer` writes them,
+`muomni.data.shard_stream` reads them in another order each epoch, shared among readers.
 """
 
 import hashlib
-import io
-import json
-import math
-import re
 import tarfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
-import numpy as np
 import webdataset as wds
 
-from muomni.data.files import atomic_write_json, naming, put_in_place, read_json, sha256_file, temporary_name
+from muomni.data.files import atomic_write_json, read_json, sha256_file
+from muomni.data.shard_format import INDEX, KEY, MEMBER, SPLITS, decode_member
+from muomni.data.shard_writer import ShardWriter
 from muomni.errors import UserError
 
-INDEX = "index.json"
-SPLITS = ("train", "valid", "test")
-# A dot would end the key for every reader of WebDataset, a leading underscore could be its metadata.
-KEY = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
-MEMBER = re.compile(KEY.pattern + r"(\.[A-Za-z0-9_-]+)+")
-
-
-def encode_member(name: str, value: Any) -> bytes:
-    """Bytes of one member: sorted JSON for ``*json``, ``numpy.save`` for ``*npy``, else as given."""
-    kind = name.rpartition(".")[2]
-    if kind == "json":
-        return json.dumps(value, sort_keys=True, ensure_ascii=False, allow_nan=False).encode()
-    if kind == "npy":
-        buffer = io.BytesIO()
-        np.save(buffer, np.ascontiguousarray(value), allow_pickle=False)
-        return buffer.getvalue()
-    if not isinstance(value, bytes):
-        raise TypeError(f"member {name}: expected bytes, got {type(value).__name__}")
-    return value
-
-
-def decode_member(name: str, data: bytes) -> Any:
-    """The inverse of `encode_member`. Raises ValueError on damaged data; never unpickles."""
-    kind = name.rpartition(".")[2]
-    if kind == "json":
-        try:
-            return json.loads(data)
-        except RecursionError:
-            raise ValueError(f"{name}: more levels of JSON than can be read") from None
-    if kind == "npy":
-        return decode_array(name, data)
-    return data
-
-
-def decode_array(name: str, data: bytes) -> np.ndarray[Any, Any]:
-    """An array as `numpy.save` writes it; its size is compared with the header's before memory is taken for it.
-
-    Raises:
-        ValueError: if it is damaged, or its values are Python's objects.
-    """
-    file = io.BytesIO(data)
-    readers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
-    try:
-        shape, _, dtype = readers[np.lib.format.read_magic(file)](file)
-    except Exception as error:  # a header is a Python literal, and what is no such thing raises many kinds
-        raise ValueError(f"{name}: no array ({error})") from None
-    if dtype.hasobject or math.prod(shape) * dtype.itemsize != len(data) - file.tell():
-        raise ValueError(f"{name}: not the array that its header tells of")
-    return np.load(io.BytesIO(data), allow_pickle=False)
-
-
-class ShardWriter:
-    """Writes the tars of one split; use it as a context manager.
-
-    Args:
-        folder: where the tars go, as ``<split>-000000.tar`` and on.
-        split: train, valid or test.
-        per_shard: samples a tar at most.
-
-    A tar appears under its name only when it is complete. `shards` holds the index's entries once the writer
-    is closed.
-    """
-
-    def __init__(self, folder: str | Path, split: str, per_shard: int) -> None:
-        if split not in SPLITS or per_shard < 1:
-            raise ValueError(f"bad split {split!r} or per_shard {per_shard}")
-        self.folder, self.split, self.per_shard = Path(folder), split, per_shard
-        self.shards: list[dict[str, Any]] = []
-        self.folder.mkdir(parents=True, exist_ok=True)
-        self._keys: set[str] = set()
-        self._tar: tarfile.TarFile | None = None
-        self._samples = 0
-
-    def __enter__(self) -> Self:
-        """Start writing."""
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
-        """Finish the open tar, or throw it away after an error."""
-        if kind is None:
-            self.close()
-        elif self._tar is not None:
-            with suppress(OSError):  # of a full disk once more
-                self._tar.close()
-            temporary_name(self._path).unlink(missing_ok=True)
-
-    @property
-    def _path(self) -> Path:
-        return self.folder / f"{self.split}-{len(self.shards):06d}.tar"
-
-    def write(self, key: str, members: Mapping[str, Any]) -> None:
-        """Add one sample.
-
-        Args:
-            key: letters, digits, ``_`` and ``-``; new in this split.
-            members: for example ``{"json": {...}, "0.png": b"..."}``.
-
-        Raises:
-            ValueError: for a key that is malformed or was used before, or a sample without members.
-        """
-        if not KEY.fullmatch(key) or key in self._keys or not members:
-            raise ValueError(f"bad or repeated key, or no members: {key!r}")
-        self._keys.add(key)
-        encoded = {name: encode_member(name, value) for name, value in sorted(members.items())}
-        if self._tar is None:
-            self._tar = tarfile.open(temporary_name(self._path), "w", format=tarfile.USTAR_FORMAT)  # noqa: SIM115
-        with naming(self._path):
-            for name, data in encoded.items():
-                info = tarfile.TarInfo(f"{key}.{name}")  # mtime, uid and gid are 0, mode 0644
-                info.size = len(data)
-                self._tar.addfile(info, io.BytesIO(data))
-        self._samples += 1
-        if self._samples == self.per_shard:
-            self.close()
-
-    def close(self) -> None:
-        """Finish the tar that is open, if one is."""
-        if self._tar is None:
-            return
-        path = self._path
-        with naming(path):
-            self._tar.close()
-            digest = sha256_file(temporary_name(path))
-            put_in_place(temporary_name(path), path)
-        self.shards.append({"file": path.name, "samples": self._samples, "sha256": digest})
-        self._tar, self._samples = None, 0
+__all__ = [
+    "INDEX",
+    "SPLITS",
+    "ShardWriter",
+    "check_members",
+    "count_samples",
+    "decode_member",
+    "fingerprint",
+    "read_index",
+    "read_shards",
+    "stage_of",
+    "understood",
+    "write_index",
+]
 
 
 def write_index(
@@ -196,8 +79,22 @@ def read_index(folder: str | Path) -> dict[str, Any]:
     Raises:
         UserError: if it is missing, damaged, or of another form.
     """
-    path, stage = Path(folder) / INDEX, stage_of(folder)
-    index = read_json(path, stage)
+    stage = stage_of(folder)
+    path = Path(folder) / INDEX
+    return checked_index(read_json(path, stage), str(path), f"run `dvc repro --force {stage}`")
+
+
+def checked_index(index: Any, where: str, again: str) -> dict[str, Any]:
+    """The index, if it has the form that is written here.
+
+    Args:
+        index: what the file holds.
+        where: its name, for the message.
+        again: what to do about a bad one.
+
+    Raises:
+        UserError: if it is of another form.
+    """
     try:
         for entry in index["splits"].values():
             if entry["samples"] != sum(shard["samples"] for shard in entry["shards"]):
@@ -208,8 +105,9 @@ def read_index(folder: str | Path) -> dict[str, Any]:
                 if type(shard["samples"]) is not int or shard["samples"] < 0:
                     raise ValueError("no count")
     except (KeyError, TypeError, ValueError, AttributeError):
-        raise UserError(f"{path}: not an index of shards; run `dvc repro --force {stage}`") from None
-    return index
+        raise UserError(f"{where}: not an index of shards; {again}") from None
+    checked: dict[str, Any] = index
+    return checked
 
 
 def fingerprint(folder: str | Path) -> str:

@@ -3,6 +3,7 @@
 from collections.abc import Container, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -28,18 +29,28 @@ def load_recordings(folder: str | Path, split: str, speakers: Container[str] | N
     Raises:
         UserError: if the shards are missing, damaged or empty.
     """
-    recordings = []
-    for sample in read_shards(Path(folder), split):
-        with understood(folder, sample):
-            about = sample["json"]
-            if speakers is None or about["speaker"] in speakers:
-                mel = torch.from_numpy(sample["npy"])
-                if mel.ndim != 2 or not mel.is_floating_point():
-                    raise ValueError(f"no log-mel: {list(mel.shape)}")
-                if not bool(mel.isfinite().all()):  # each step that meets it would be skipped, without a word why
-                    raise ValueError("the log-mel holds NaN or infinity")
-                recordings.append(Recording(mel, about["text"], about["speaker"], about["key"], about.get("kind", "")))
-    return recordings
+    found = (as_recording(folder, sample, speakers) for sample in read_shards(Path(folder), split))
+    return [recording for recording in found if recording is not None]
+
+
+def as_recording(
+    folder: str | Path, sample: dict[str, Any], speakers: Container[str] | None = None
+) -> Recording | None:
+    """A sample of the mel shards as a recording; None for other speakers than those wanted.
+
+    Raises:
+        UserError: if it is no such sample, or its log-mel holds NaN or infinity.
+    """
+    with understood(folder, sample):
+        about = sample["json"]
+        if speakers is not None and about["speaker"] not in speakers:
+            return None
+        mel = torch.from_numpy(sample["npy"])
+        if mel.ndim != 2 or not mel.is_floating_point():
+            raise ValueError(f"no log-mel: {list(mel.shape)}")
+        if not bool(mel.isfinite().all()):  # each step that meets it would be skipped, without a word why
+            raise ValueError("the log-mel holds NaN or infinity")
+        return Recording(mel, about["text"], about["speaker"], about["key"], about.get("kind", ""))
 
 
 def collate_mels(mels: Sequence[Tensor]) -> tuple[Tensor, Tensor]:

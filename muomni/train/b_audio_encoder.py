@@ -1,5 +1,6 @@
 """Stage B: the audio encoder learns to hear, by CTC over characters (Graves et al., 2006)."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +11,14 @@ from torch import Tensor
 
 from muomni.audio_encoder import BLANK, AudioEncoder, AudioEncoderConfig, CTCHead, encode_characters, normalise
 from muomni.data.batches import Buckets, padding_share
+from muomni.data.recording_stream import RecordingStream, first_recordings, too_large
 from muomni.data.speech import Recording, collate_mels, load_recordings
 from muomni.errors import UserError
 from muomni.evaluate.text_scores import character_error_rate
 from muomni.train.loop import TrainConfig
 from muomni.train.split import runs, share
+
+MEASURED = 300  # recordings whose mean and deviation standardise all
 
 
 class AudioStageConfig(TrainConfig):
@@ -23,6 +27,10 @@ class AudioStageConfig(TrainConfig):
     mask_bins: int = Field(ge=0, le=64, description="widest band of mel bins hidden in training, twice a recording")
     mask_frames: int = Field(ge=0, le=200, description="longest stretch of frames hidden in training")
     valid_recordings: int = Field(ge=1, description="recordings transcribed at each evaluation")
+    # Files of parameters from before there was a choice go on being read.
+    stream_over_mb: float = Field(
+        default=4000.0, ge=0, description="megabytes of training shards over which they are read as needed, not kept"
+    )
 
 
 def fits(text: str, frames: int, slots: int) -> bool:
@@ -39,23 +47,37 @@ class AudioTask:
     frozen: dict[str, torch.nn.Module] = {}
     best_by = ""
 
-    def __init__(self, cfg: AudioStageConfig, model: AudioEncoderConfig, shards: Path, seed: int) -> None:
+    def __init__(self, cfg: AudioStageConfig, model: AudioEncoderConfig, shards: str | Path, seed: int) -> None:
         self.cfg, self.checkpointing = cfg, cfg.checkpointing
         self.encoder, self.head = AudioEncoder(model), CTCHead(model)
         self.modules = {"audio_encoder": self.encoder, "ctc": self.head}
-        everything = load_recordings(shards, "train")
-        self.train = [r for r in everything if fits(r.text, len(r.mel), model.slots)]
-        # What CTC cannot learn is left out and counted, never hidden behind an infinite loss set to zero.
-        self.impossible = len(everything) - len(self.train)
-        if not self.train:
-            raise UserError(f"{shards}: none of {len(everything)} recordings is long enough for its text")
-        self.valid = load_recordings(shards, "valid")[: cfg.valid_recordings]
-        self.encoder.standardise.measure(torch.cat([r.mel.float() for r in self.train[:300]]))
-        self.buckets = Buckets([len(r.mel) for r in self.train], cfg.batch_size, seed)
+        self.slots = model.slots
+        self.train: list[Recording] = []  # those in memory
+        self.impossible: int | None = None
+        self.at: Callable[[int], list[Recording]]  # the recordings of a batch by its number
+        if too_large(shards, cfg.stream_over_mb):
+            stream = RecordingStream(shards, cfg.batch_size, seed, self.learnable)
+            self.at, some = stream.at, stream.first(MEASURED)
+            self.valid = first_recordings(shards, "valid", cfg.valid_recordings)
+        else:
+            everything = load_recordings(shards, "train")
+            self.train = [r for r in everything if self.learnable(r)]
+            # What CTC cannot learn is left out and counted, never hidden behind an infinite loss set to zero.
+            self.impossible, some = len(everything) - len(self.train), self.train[:MEASURED]
+            if not self.train:
+                raise UserError(f"{shards}: none of {len(everything)} recordings is long enough for its text")
+            buckets = Buckets([len(r.mel) for r in self.train], cfg.batch_size, seed)
+            self.at = lambda number: [self.train[i] for i in buckets.at(number)]
+            self.valid = load_recordings(shards, "valid")[: cfg.valid_recordings]
+        self.encoder.standardise.measure(torch.cat([r.mel.float() for r in some]))
+
+    def learnable(self, recording: Recording) -> bool:
+        """Whether a recording is long enough for its text."""
+        return fits(recording.text, len(recording.mel), self.slots)
 
     def batch(self, step: int, micro: int, rng: torch.Generator) -> dict[str, Any]:
         """Log-mels with hidden bands and stretches (Park et al., 2019), and their characters."""
-        rows = [self.train[i] for i in self.buckets.at(self.cfg.number(step, micro))]
+        rows = self.at(self.cfg.number(step, micro))
         mels, lengths = collate_mels([r.mel for r in rows])
         mean = self.encoder.standardise.mean.cpu()
         for mel, length in zip(mels, lengths.tolist(), strict=True):
@@ -84,7 +106,10 @@ class AudioTask:
             blank=BLANK,
             reduction="sum",
         )
-        return total / batch["target_lengths"].sum(), {"padding": padding_share(batch["lengths"])}
+        values: dict[str, float | Tensor] = {"padding": padding_share(batch["lengths"])}
+        if self.impossible is None:  # of a stream nobody knows beforehand how much of it cannot be learned
+            values["recordings"] = float(len(batch["lengths"]))
+        return total / batch["target_lengths"].sum(), values
 
     def split(self, batch: dict[str, Any], parts: int) -> list[tuple[dict[str, Any], float]]:
         """Fewer recordings at a time; the loss is a mean over characters."""
@@ -115,7 +140,7 @@ class AudioTask:
         """Character error rate of each speaker's recordings, and of all."""
         heard = self.transcribe(self.valid)
         pairs = [(r.speaker, normalise(r.text), h) for r, h in zip(self.valid, heard, strict=True)]
-        scores = {"impossible_targets": float(self.impossible)}
+        scores = {} if self.impossible is None else {"impossible_targets": float(self.impossible)}
         scores |= {"cer": character_error_rate([p[1] for p in pairs], [p[2] for p in pairs])}
         for speaker in sorted({p[0] for p in pairs}):
             mine = [p for p in pairs if p[0] == speaker]
