@@ -13,12 +13,12 @@ from pathlib import Path
 
 import pytest
 from forged import agree, refused
+from test_image_corpus import folder_images
 
 from muomni.checkpoint import weights_sha256
 from muomni.cli import main
 from muomni.data.badsamples import BadSamples
 from muomni.data.files import atomic_write_json
-from muomni.data.image_corpus import folder_images
 from muomni.data.own_speech import own_utterances
 from muomni.data.text_corpus import file_documents
 from muomni.errors import UserError

@@ -148,7 +148,7 @@ class Folder:
                 about = self.sha256(name) if self.local is not None else str(sorted(self.about(name).items()))
             except ValueError:
                 about = ""
-            digest.update(f"{name}\0{about}\n".encode("utf-8", "surrogateescape"))
+            digest.update(f"{name}\0{about}\n".encode("utf-8", "surrogatepass"))
         return digest.hexdigest()
 
     def _error(self, what: object) -> UserError:
