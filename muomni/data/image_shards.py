@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from muomni.data.composing import compose_task, count_pictures, load_captioned, single_names
-from muomni.data.files import read_json
+from muomni.data.files import MANIFEST, read_json
 from muomni.data.image_corpus import ImagesConfig
-from muomni.data.processes import in_processes
+from muomni.data.processes import executor
 from muomni.data.shards import SPLITS, ShardWriter, write_index
 from muomni.errors import UserError
 
@@ -26,7 +26,7 @@ def write_image_shards(
         seed: the project's seed.
         corpus: the folder that stage corpus-images wrote.
         folder: where the shards go.
-        workers: processes that compose; by default as many as there are processors.
+        workers: processes that compose; by default as many as there are processors. A Dask cluster has its own.
 
     Returns:
         The index, with ``kinds``: pictures by split and layout.
@@ -35,8 +35,8 @@ def write_image_shards(
         UserError: if the corpus is missing or damaged, or too small for a split.
     """
     workers = workers or os.cpu_count() or 1
-    manifest = read_json(Path(corpus) / "manifest.json", "corpus-images")
-    args = (str(Path(corpus)), manifest["sha256"], config, seed)
+    manifest = read_json(Path(corpus) / MANIFEST, "corpus-images")
+    args = (str(Path(corpus).absolute()), manifest["sha256"], config, seed)
     kinds: dict[str, Counter[str]] = {split: Counter() for split in SPLITS}
     tasks = []
     for split in SPLITS:
@@ -44,9 +44,9 @@ def write_image_shards(
             raise UserError(f"{corpus}: no picture for the {split} split; give a name three pictures or more")
         total = count_pictures(corpus, config, split)
         tasks += [(split, at, min(at + PER_TASK, total)) for at in range(0, total, PER_TASK)]
-    with ExitStack() as stack:
+    with executor(workers) as pool, ExitStack() as stack:
         writers = {s: stack.enter_context(ShardWriter(folder, s, config.per_shard)) for s in SPLITS}
-        results = in_processes(compose_task, tasks, workers, *args)
+        results = pool.map(compose_task, tasks, *args, needs=[Path(corpus) / MANIFEST])
         for (split, _, _), samples in zip(tasks, results, strict=True):
             for key, png, described in samples:
                 writers[split].write(key, {"png": png, "json": described})
