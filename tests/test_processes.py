@@ -11,7 +11,7 @@ import executor_work as work
 import psutil
 import pytest
 
-from muomni.data.processes import AHEAD, LocalExecutor, executor, map_lists
+from muomni.data.processes import AHEAD, LocalExecutor, executor, in_processes, map_lists
 from muomni.errors import UserError
 
 ROOT = Path(__file__).parents[1]
@@ -22,6 +22,7 @@ LISTS = [[n, n + 1] for n in range(0, 12, 2)]
 def test_results_are_in_order_and_the_same_for_any_number(workers: int) -> None:
     with LocalExecutor(workers) as pool:
         assert list(pool.map(work.squared, range(30), 3)) == [n * n + 3 for n in range(30)]
+        assert list(in_processes(work.squared, range(3), workers, 1)) == [1, 2, 5]
         assert list(pool.map(work.squared, [])) == [] and list(pool.map(work.squared, [5])) == [25]
         with pytest.raises(UserError, match="number 1 is not wanted"):
             list(pool.map(work.refused, [1, 2, 3]))
