@@ -37,6 +37,7 @@ from pipelines.locks import no_lock, opened
 
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
 SENDING, SENDING_TAKES = "sending", 90.0  # what a lock says of its holder; seconds to wait for that
+FIRST_TELLS = 6.0  # seconds that the other processes of a training wait before they tell an error
 SHELLS = ("sh", "dash", "bash", "zsh", "fish", "busybox", "ksh")
 
 
@@ -242,6 +243,12 @@ def stage(name: str) -> Iterator[None]:
         record(name, time.monotonic() - begin, memory.largest)
 
 
+def let_first_tell() -> None:
+    """Before an error is told: what all processes of ``torchrun`` meet, the first one tells, which ends the others."""
+    if int(os.environ.get("RANK", "0")) > 0:
+        time.sleep(FIRST_TELLS)
+
+
 def main(name: str, work: Callable[[], object]) -> None:
     """Run a stage as a program: a `UserError` becomes one line on standard error and exit code 2.
 
@@ -254,12 +261,14 @@ def main(name: str, work: Callable[[], object]) -> None:
         with stage(name):
             work()
     except UserError as error:
+        let_first_tell()
         print(f"error: {one_line(error)}", file=sys.stderr)
         sys.exit(2)
     except OSError as error:
         told = refused(error)
         if told is None:
             raise
+        let_first_tell()
         print(f"error: {one_line(told)}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:

@@ -122,7 +122,6 @@ def run_stage(
     torch.manual_seed(seed)
     task = build()  # before the fingerprint, so that every module it needs is loaded and counted
     fingerprint = state.fingerprint(plain, found)
-    clear()
     folder = state_dir(name)
 
     def train() -> dict[str, float]:
@@ -130,6 +129,7 @@ def run_stage(
 
     if parallel.world()[0] != 0:  # the first process writes for all
         return train()
+    clear()
     if not state.belongs(folder, fingerprint):
         set_aside(folder)
         state.prepare(folder, fingerprint)

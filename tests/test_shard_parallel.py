@@ -95,7 +95,7 @@ def test_a_killed_worker_is_one_error_and_the_next_run_goes_on_with_the_same_byt
     settings: dict[str, Any] = {"per_shard": 7, "inputs": "corpus 1"}
     write(tmp_path / "whole")
     folder = tmp_path / "mels"
-    with pytest.raises(UserError, match="worker process was killed"):
+    with pytest.raises(UserError, match="killed its worker"):
         write_in_parallel(folder, TASKS, killed_at, str(told), 66, workers=2, **settings)
     assert not (folder / "index.json").exists()
     first = told.read_text().split()
@@ -103,7 +103,7 @@ def test_a_killed_worker_is_one_error_and_the_next_run_goes_on_with_the_same_byt
     found = write_in_parallel(folder, TASKS, killed_at, str(told), -1, workers=2, per_shard=7, inputs="corpus 2")
     assert len(told.read_text().split()) == 13  # of other inputs: nothing is taken over
     told.unlink()
-    with pytest.raises(UserError, match="worker process was killed"):
+    with pytest.raises(UserError, match="killed its worker"):
         write_in_parallel(folder, TASKS, killed_at, str(told), 66, workers=2, **settings)
     told.unlink()
     # The same inputs by their name; the arguments differ only in where the process is killed.

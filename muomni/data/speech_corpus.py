@@ -5,7 +5,7 @@ import io
 import random
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal
@@ -22,7 +22,7 @@ from muomni.data.files import licence, naming, write_jsonl, write_manifest
 from muomni.data.known import read_concepts
 from muomni.data.mixtures import Origin
 from muomni.data.own_speech import own_utterances
-from muomni.data.processes import in_processes
+from muomni.data.processes import executor, map_lists, where
 from muomni.data.prose import prose_sentences
 from muomni.data.speech_files import read_sound
 from muomni.data.splits import combination_split
@@ -36,6 +36,8 @@ SPLITS = ("train", "valid", "test")
 CLEAR_VOICE = "hibari"
 CHUNK = 64  # recordings a worker makes at a time
 PACES = (140, 185)  # words a minute of eSpeak NG, from and to
+
+Made = tuple[bytes, float] | str  # FLAC and seconds, or why there is none
 
 
 class SpeechConfig(Section):
@@ -127,14 +129,14 @@ def usable(wave: Samples, rate: int, cfg: SpeechConfig) -> Samples:
     return wave
 
 
-def record(items: Sequence[Utterance], folder: Path, cfg: SpeechConfig) -> list[float | str]:
-    """Make the recordings of utterances of one speaker as FLAC of 16 bits.
+def record(items: Sequence[Utterance], cfg: SpeechConfig) -> list[Made]:
+    """Make the recordings of utterances of one speaker.
 
     Returns:
-        For each its seconds, or why there is none.
+        For each its FLAC of 16 bits and its seconds, or why there is none.
     """
-    results: list[float | str] = []
-    for item, heard in zip(items, _hear(items, cfg.sample_rate), strict=True):
+    results: list[Made] = []
+    for heard in _hear(items, cfg.sample_rate):
         try:
             if isinstance(heard, str):
                 raise ValueError(heard)
@@ -142,14 +144,10 @@ def record(items: Sequence[Utterance], folder: Path, cfg: SpeechConfig) -> list[
         except ValueError as error:
             results.append(str(error))
             continue
-        path = folder / item.file
-        path.parent.mkdir(parents=True, exist_ok=True)
         pcm = np.round(wave * 32767).astype(np.int16)
-        encoded = io.BytesIO()  # libsndfile does not always say when a disk is full
+        encoded = io.BytesIO()
         soundfile.write(encoded, pcm, cfg.sample_rate, format="FLAC", subtype="PCM_16")
-        with naming(path):
-            path.write_bytes(encoded.getvalue())
-        results.append(len(wave) / cfg.sample_rate)
+        results.append((encoded.getvalue(), len(wave) / cfg.sample_rate))
     return results
 
 
@@ -167,14 +165,24 @@ def _tasks(utterances: Iterable[Utterance]) -> list[list[Utterance]]:
 
 
 def record_all(utterances: Sequence[Utterance], folder: Path, cfg: SpeechConfig) -> dict[str, float | str]:
-    """`record` everything in ``cfg.workers`` processes: seconds, or the fault, by utterance id."""
+    """`record` everything in ``cfg.workers`` processes or on a cluster: seconds, or the fault, by utterance id."""
     results: dict[str, float | str] = {}
-    tasks = _tasks(utterances)
-    with tqdm(total=len(utterances), desc="speech", unit="recording") as bar:
-        for task, made in zip(tasks, in_processes(record, tasks, cfg.workers, folder, cfg), strict=True):
-            results.update(zip((item.id for item in task), made, strict=True))
+    tasks = _tasks(replace(item, source=where(item.source)) if item.source else item for item in utterances)
+    own = any(item.source for item in utterances)  # of the embedded voices, none may kill what runs it
+    with executor(cfg.workers) as pool, tqdm(total=len(utterances), desc="speech", unit="recording") as bar:
+        recorded = map_lists(pool, record, tasks, cfg, needs=[cfg.path]) if own else pool.map(record, tasks, cfg)
+        for task, results_of_task in zip(tasks, recorded, strict=True):
+            for item, made in zip(task, results_of_task, strict=True):
+                results[item.id] = made if isinstance(made, str) else _write(folder / item.file, *made)
             bar.update(len(task))
     return results
+
+
+def _write(path: Path, flac: bytes, seconds: float) -> float:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with naming(path):
+        path.write_bytes(flac)
+    return seconds
 
 
 def build_speech(cfg: SpeechConfig, concepts: str | Path, text: str | Path, seed: int, folder: Path) -> dict[str, Any]:

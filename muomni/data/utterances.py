@@ -9,6 +9,7 @@ from muomni.data.shards import SPLITS
 from muomni.errors import UserError
 
 STAGE = "corpus-speech"
+UTTERANCES = "utterances.jsonl"
 COLUMNS = {"id", "split", "text", "speaker", "kind", "key", "seconds", "file"}
 
 
@@ -48,7 +49,7 @@ def read_utterances(corpus: str | Path) -> list[dict[str, Any]]:
     Raises:
         UserError: if the corpus is missing or damaged.
     """
-    path = Path(corpus) / "utterances.jsonl"
+    path = Path(corpus) / UTTERANCES
     rows = list(read_jsonl(path, STAGE))
     for number, row in enumerate(rows, 1):
         if not row.keys() >= COLUMNS or row["split"] not in SPLITS:

@@ -81,6 +81,8 @@ class Training:
             state.restore_modules(task.modules, tensors)
             state.restore_optimisers(self.optimisers, tensors)
             self.best = {"model" + key[4:]: value for key, value in tensors.items() if key.startswith("best/")}
+        parallel.check_start(folder, self.facts)
+        parallel.share_weights(task.modules.values())
         self.undo = Undo(task.modules)
         self.parts = Parts(name, task, cfg, seed, device, self.facts, self.parameters)
         self.saved = self.start = int(self.facts["step"])
