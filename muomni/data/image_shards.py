@@ -36,7 +36,7 @@ def write_image_shards(
     """
     workers = workers or os.cpu_count() or 1
     manifest = read_json(Path(corpus) / "manifest.json", "corpus-images")
-    args = (str(Path(corpus)), manifest["sha256"], config, seed)
+    args = (str(Path(corpus).absolute()), manifest["sha256"], config, seed)
     tasks: dict[str, list[tuple[str, int, int]]] = {}
     for split in SPLITS:
         if not (single_names(corpus, config, split) or load_captioned(corpus, config, split)):

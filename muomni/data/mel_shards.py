@@ -51,7 +51,8 @@ def write_mel_shards(
     mine = {split: [row for row in rows if row["split"] == split] for split in SPLITS}
     tasks = {split: [some[first:end] for first, end in runs_of(len(some), PER_TASK)] for split, some in mine.items()}
     workers = workers or max(1, min(os.cpu_count() or 1, len(rows) // WORTH_A_WORKER))
-    found = write_in_parallel(folder, tasks, _mels, str(corpus), cfg, per_shard=PER_SHARD, workers=workers)
+    where = str(Path(corpus).absolute())
+    found = write_in_parallel(folder, tasks, _mels, where, cfg, per_shard=PER_SHARD, workers=workers)
     speakers: dict[str, dict[str, dict[str, Any]]] = {}
     for split, some in mine.items():
         minutes: dict[str, list[float]] = defaultdict(list)
@@ -66,10 +67,15 @@ def write_mel_shards(
 
 def _mels(rows: list[dict[str, Any]], corpus: str, cfg: MelConfig) -> Iterator[Made]:
     """Samples of some recordings."""
-    for row in rows:
-        try:
-            mel = mel_of(read_recording(corpus, row), cfg)
-        except UserError as error:
-            raise UserError(f"{corpus}/{row['file']}: {error}; run `dvc repro --force {STAGE}`") from None
-        about = {name: row[name] for name in ("text", "speaker", "seconds", "kind", "key")}
-        yield Made(row["id"], {"npy": mel, "json": about})
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # as many processes as processors work, and sums may depend on the number of threads
+    try:
+        for row in rows:
+            try:
+                mel = mel_of(read_recording(corpus, row), cfg)
+            except UserError as error:
+                raise UserError(f"{corpus}/{row['file']}: {error}; run `dvc repro --force {STAGE}`") from None
+            about = {name: row[name] for name in ("text", "speaker", "seconds", "kind", "key")}
+            yield Made(row["id"], {"npy": mel, "json": about})
+    finally:
+        torch.set_num_threads(threads)

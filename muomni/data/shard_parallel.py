@@ -83,7 +83,7 @@ def write_in_parallel(
         ValueError: for a key that occurs twice in a split.
         UserError: if a worker was killed, or as `work` raises it.
     """
-    parts = Path(folder) / ".segments"
+    parts = Path(folder).absolute() / ".segments"  # workers may run elsewhere
     if inputs is None:
         shutil.rmtree(parts, ignore_errors=True)
     parts.mkdir(parents=True, exist_ok=True)
