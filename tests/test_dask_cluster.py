@@ -58,7 +58,9 @@ def test_files_that_a_worker_does_not_see_and_other_code_are_one_line(
 
 
 def test_ctrl_c_leaves_no_work_on_the_cluster(nannies: Cluster, tmp_path: Path) -> None:
-    code = "from muomni.data.processes import executor\nimport executor_work\n"
+    # What was started in a script's background ignores SIGINT, and so do its children.
+    code = "import signal\nsignal.signal(signal.SIGINT, signal.default_int_handler)\n"
+    code += "from muomni.data.processes import executor\nimport executor_work\n"
     code += f"with executor(1) as pool:\n    list(pool.map(executor_work.slow, range(9999), {str(tmp_path)!r}))\n"
     paths = f"{ROOT}{os.pathsep}{ROOT / 'tests'}"
     env = {**os.environ, "PYTHONPATH": paths, "MUOMNI_DASK": nannies.address}

@@ -49,7 +49,9 @@ def test_what_kills_its_worker_is_given_up_and_the_others_are_not() -> None:
 
 
 def test_ctrl_c_ends_every_process() -> None:
-    code = "from muomni.data.processes import executor\nimport executor_work\n"
+    # What was started in a script's background ignores SIGINT, and so do its children.
+    code = "import signal\nsignal.signal(signal.SIGINT, signal.default_int_handler)\n"
+    code += "from muomni.data.processes import executor\nimport executor_work\n"
     code += "with executor(2) as pool:\n    list(pool.map(executor_work.for_ever, range(9)))\n"
     env = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}"}
     env.pop("MUOMNI_DASK", None)
