@@ -64,24 +64,41 @@ def train(shards: str | Path, folder: Path, slow: float = 0.0) -> dict[str, torc
     return state.module_tensors(task.modules)
 
 
+def start(shards: Path, folder: Path, slow: float = 0.0) -> Any:
+    """A training in a process in which nothing ran before, as a stage has it; its weights in ``folder``.pt."""
+    child = multiprocessing.get_context("spawn").Process(target=train_and_keep, args=(shards, folder, slow))
+    child.start()
+    return child
+
+
+def train_and_keep(shards: Path, folder: Path, slow: float) -> None:
+    torch.save(train(shards, folder, slow), folder.with_suffix(".pt"))
+
+
 def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
     return one.keys() == other.keys() and all(torch.equal(value, other[key]) for key, value in one.items())
 
 
 def test_killed_in_the_middle_of_an_epoch_it_ends_with_the_same_bits(tmp_path: Path) -> None:
     shards = make(tmp_path / "mels")
-    whole = train(shards, tmp_path / "whole")
-    child = multiprocessing.get_context("spawn").Process(target=train, args=(shards, tmp_path / "killed", 0.15))
-    child.start()
-    assert child.pid is not None
+    whole = start(shards, tmp_path / "whole")
+    killed = start(shards, tmp_path / "killed", 0.15)
     while not (tmp_path / "killed" / state.STATE_FILE).is_file():
         time.sleep(0.02)
-        assert child.is_alive()
-    os.kill(child.pid, signal.SIGKILL)
-    child.join()
+        assert killed.is_alive()
+    os.kill(killed.pid, signal.SIGKILL)
+    killed.join()
     loaded = state.load_state(tmp_path / "killed")
     assert loaded is not None and 0 < loaded[1]["step"] < 24 and loaded[1]["step"] % 10 != 0  # ten batches an epoch
-    assert same(train(shards, tmp_path / "killed"), whole)
+    resumed = start(shards, tmp_path / "killed")
+    for process in (whole, resumed):
+        process.join()
+        assert process.exitcode == 0
+    one, other = (torch.load(tmp_path / name, weights_only=True) for name in ("whole.pt", "killed.pt"))
+    differing = {
+        name: float((one[name] - other[name]).abs().max()) for name in one if not torch.equal(one[name], other[name])
+    }
+    assert one.keys() == other.keys() and not differing
 
 
 def test_from_an_object_store_it_learns_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
