@@ -4,9 +4,10 @@ import hashlib
 import io
 import random
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import cache
+from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,8 +21,8 @@ from muomni.data.badsamples import BadSamples
 from muomni.data.concepts import Concept
 from muomni.data.files import licence, naming, write_jsonl, write_manifest
 from muomni.data.known import read_concepts
-from muomni.data.mixtures import Origin
-from muomni.data.own_speech import own_utterances
+from muomni.data.mixtures import read_mixture, told
+from muomni.data.own_speech import Column, SpeechPart, SpeechSource, read_sources
 from muomni.data.processes import executor, map_lists, where
 from muomni.data.prose import prose_sentences
 from muomni.data.speech_files import read_sound
@@ -43,11 +44,13 @@ Made = tuple[bytes, float] | str  # FLAC and seconds, or why there is none
 class SpeechConfig(Section):
     """Section ``speech``."""
 
-    source: Literal["embedded", "folder", "ljspeech", "librispeech", "common_voice", "manifest"] = Field(
-        description="packages' voices, or your own recordings in one of these layouts"
+    source: Literal["embedded", "folder", "ljspeech", "librispeech", "common_voice", "manifest", "mixture"] = Field(
+        description="packages' voices; your own recordings in one of these layouts; or several sources"
     )
-    path: str = Field(description="your own: the folder or address they are in; of a manifest also its file")
-    columns: dict[Literal["audio", "text", "speaker", "split"], str] = Field(
+    path: str = Field(
+        description="your own: the folder or address they are in; of a manifest also its file; of a mixture its file"
+    )
+    columns: dict[Column, str] = Field(
         default_factory=dict, description="for source manifest: what it calls them, where that is not found by itself"
     )
     speaker: str = Field(default="", description="your own: who speaks where the source does not say; empty for own")
@@ -70,7 +73,15 @@ class SpeechConfig(Section):
             raise ValueError("espeak_fraction is above 0, but espeak_voices is empty")
         if self.source != "embedded" and not self.path:
             raise ValueError(f"source is '{self.source}', but path is empty")
+        if self.source == "mixture" and (self.columns or self.speaker):
+            raise ValueError("with source mixture columns and speaker belong to the sources in its file")
         return self
+
+    def parts(self) -> list[SpeechPart]:
+        """The sources: one without a name, or those of the mixture. Raises UserError as `read_mixture` does."""
+        if self.source == "mixture":
+            return read_mixture(self.path, SpeechPart, "speech.path")
+        return [SpeechPart(source=self.source, path=self.path, columns=self.columns, speaker=self.speaker)]
 
 
 def embedded_utterances(
@@ -164,16 +175,26 @@ def _tasks(utterances: Iterable[Utterance]) -> list[list[Utterance]]:
     return tasks
 
 
-def record_all(utterances: Sequence[Utterance], folder: Path, cfg: SpeechConfig) -> dict[str, float | str]:
-    """`record` everything in ``cfg.workers`` processes or on a cluster: seconds, or the fault, by utterance id."""
+def record_all(
+    utterances: Sequence[Utterance], folder: Path, cfg: SpeechConfig, needs: Sequence[str] = ()
+) -> dict[str, float | str]:
+    """`record` everything in ``cfg.workers`` processes or on a cluster: seconds, or the fault, by utterance id.
+
+    Args:
+        utterances: what to record.
+        folder: of the corpus.
+        cfg: the section.
+        needs: folders of one's own recordings, which every worker must see.
+    """
     results: dict[str, float | str] = {}
-    tasks = _tasks(replace(item, source=where(item.source)) if item.source else item for item in utterances)
-    own = any(item.source for item in utterances)  # of the embedded voices, none may kill what runs it
+    made = _tasks(item for item in utterances if not item.source)
+    own = _tasks(replace(item, source=where(item.source)) for item in utterances if item.source)
     with executor(cfg.workers) as pool, tqdm(total=len(utterances), desc="speech", unit="recording") as bar:
-        recorded = map_lists(pool, record, tasks, cfg, needs=[cfg.path]) if own else pool.map(record, tasks, cfg)
-        for task, results_of_task in zip(tasks, recorded, strict=True):
-            for item, made in zip(task, results_of_task, strict=True):
-                results[item.id] = made if isinstance(made, str) else _write(folder / item.file, *made)
+        # Of the embedded voices, none may kill what runs it.
+        recorded = chain(pool.map(record, made, cfg), map_lists(pool, record, own, cfg, needs=needs))
+        for task, results_of_task in zip([*made, *own], recorded, strict=True):
+            for item, result in zip(task, results_of_task, strict=True):
+                results[item.id] = result if isinstance(result, str) else _write(folder / item.file, *result)
             bar.update(len(task))
     return results
 
@@ -203,47 +224,76 @@ def build_speech(cfg: SpeechConfig, concepts: str | Path, text: str | Path, seed
         UserError: if a package or the metadata are missing, or too much is bad.
     """
     bad = BadSamples(cfg.max_bad_fraction, "speech")
-    own, more = cfg.source != "embedded", dict[str, Any]()
-    origin = Origin(cfg.source, cfg.source, cfg.path, "your own")
-    if own:
-        columns = {str(what): name for what, name in cfg.columns.items()}
-        wanted, repeats = own_utterances(cfg.source, cfg.path, seed, bad, columns, cfg.speaker, origin)
-        more = {"repeats": repeats} if repeats else {}
-    else:
+
+    def embedded() -> list[Utterance]:
         prose = prose_sentences(Path(text), cfg.prose, seed)
-        wanted = embedded_utterances(cfg, read_concepts(concepts), seed, prose)
+        return embedded_utterances(cfg, read_concepts(concepts), seed, prose)
+
+    sources = read_sources(cfg.parts(), seed, bad, embedded, f"speech.path: {cfg.path}")
+    wanted = [item for source in sources for item in source.items]
     total = len(wanted) + len(bad)
     silent = {item.id for item in wanted if not speakable(item.text)}
-    results = record_all([item for item in wanted if item.id not in silent], folder, cfg)
-    rows, seconds = [], {}
-    for item in wanted:
-        made = "the text has nothing that can be spoken" if item.id in silent else results[item.id]
-        if isinstance(made, str):
-            bad.add(item.source or f"{item.id} ({item.text})", made)
-            continue
-        seconds[item.id] = made
-        row = {key: value for key, value in asdict(item).items() if key not in ("pace", "source")}
-        rows.append({**row, "file": item.file, "seconds": round(made, 3)})
+    needs = [source.part.path for source in sources if source.part.path]
+    results = record_all([item for item in wanted if item.id not in silent], folder, cfg, needs)
+    results |= dict.fromkeys(silent, "the text has nothing that can be spoken")
+    rows, seconds = [], dict[str, float]()
+    for source in sources:
+        for row, exact in _rows(source, results, bad):
+            seconds[row["id"]] = exact
+            rows.append(row)
     bad.check(total)
     write_jsonl(folder / "utterances.jsonl", rows)
     speakers = Counter(row["speaker"] for row in rows)
-    licences = [] if own else [licence("hibari-tts", "Apache-2.0", "the clear voice")]
-    if own:
-        origin.items, origin.bad = len(rows), len(bad)
-        more["origins"], licences = [origin.row()], [origin.licence_row("recordings")]
-    if any(speaker.startswith("espeak:") for speaker in speakers):
-        licences.append(licence("espeakng-loader", "GPL-3.0", "further speakers, a tool run to make data"))
 
     def summary(*splits: str) -> dict[str, Any]:
         some = [row["id"] for row in rows if row["split"] in splits]
         return {"utterances": len(some), "minutes": round(sum(seconds[item] for item in some) / 60, 2)}
 
+    counts = {**summary(*SPLITS), "speakers": dict(sorted(speakers.items()))}
+    if cfg.source == "mixture":
+        counts["left_out_by_weight"] = sum(source.left_out for source in sources)
+    repeats = [entry for source in sources for entry in source.repeats]
+    more = told(cfg.source, cfg.path, [source.origin for source in sources]) if cfg.source != "embedded" else {}
     return write_manifest(
         folder,
         source=cfg.source,
-        licences=licences,
-        counts={**summary(*SPLITS), "speakers": dict(sorted(speakers.items()))},
+        licences=_licences(sources, speakers),
+        counts=counts,
         splits={split: summary(split) for split in SPLITS},
         bad=bad.items,
+        **({"repeats": repeats} if repeats else {}),
         **more,
     )
+
+
+def _rows(
+    source: SpeechSource, results: Mapping[str, float | str], bad: BadSamples
+) -> Iterator[tuple[dict[str, Any], float]]:
+    """A source's rows of ``utterances.jsonl`` with their seconds, those of training as often as it weighs."""
+    before, bad.within = len(bad), source.within
+    for item in source.items:
+        made = results[item.id]
+        if isinstance(made, str):
+            bad.add(item.source or f"{item.id} ({item.text})", made)
+            continue
+        source.origin.items += 1
+        row = {key: value for key, value in asdict(item).items() if key not in ("pace", "source")}
+        row |= {"file": item.file, "seconds": round(made, 3)}
+        yield row, made
+        for number in range(2, source.times.get(item.id, 1) + 1):
+            yield {**row, "id": f"{item.id}-r{number}"}, made
+    source.origin.bad += len(bad) - before
+
+
+def _licences(sources: Sequence[SpeechSource], speakers: Mapping[str, int]) -> list[dict[str, str]]:
+    """The manifest's entries of what the recordings are made of."""
+    found = []
+    for source in sources:
+        if source.part.source == "embedded":
+            found.append(licence("hibari-tts", "Apache-2.0", "the clear voice"))
+            source.origin.licence = found[-1]["licence"]
+        else:
+            found.append(source.origin.licence_row("recordings"))
+    if any(speaker.startswith("espeak:") for speaker in speakers):
+        found.append(licence("espeakng-loader", "GPL-3.0", "further speakers, a tool run to make data"))
+    return found
