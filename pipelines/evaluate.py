@@ -15,7 +15,7 @@ from typing import Any
 from muomni.config import section
 from muomni.data.files import atomic_write_json, atomic_write_text, check_manifest
 from muomni.data.pictures import Picture, load_pictures
-from muomni.data.shards import read_shards
+from muomni.data.shards import read_index, read_shards
 from muomni.data.speech import load_recordings
 from muomni.data.tokens import TokenDataset
 from muomni.device import DeviceConfig, pick_device
@@ -86,7 +86,8 @@ def run() -> None:
         scores["language"] = language(parts, cfg)
     with timed("hearing"):
         recordings = first(load_recordings(MELS, "test"), cfg.recordings)
-        scores["hearing"] = score_hearing(parts.audio_encoder, parts.ctc, recordings, cfg.speaker, cfg.seed)
+        trained = read_index(MELS).get("speakers", {}).get("train", {}).keys()
+        scores["hearing"] = score_hearing(parts.audio_encoder, parts.ctc, recordings, cfg.speaker, cfg.seed, trained)
     with timed("seeing"):
         scores["seeing"], seen, pictures = seeing(parts, cfg)
     with timed("speech"):

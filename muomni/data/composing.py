@@ -35,10 +35,15 @@ def load_drawings(corpus: str | Path, split: str) -> dict[str, list[Drawing]]:
         path = Path(corpus) / row["file"]
         try:
             with Image.open(path) as image:
-                found[row["name"]].append(Drawing(image.convert("RGBA")))
+                found[row["name"]].append(Drawing(image.convert("RGBA"), _style(row)))
         except (OSError, ValueError) as error:
             raise UserError(f"{path}: cannot be read ({error}); run `dvc repro --force corpus-images`") from None
     return dict(found)
+
+
+def _style(row: dict[str, Any]) -> dict[str, Any]:
+    """What a description tells of a drawing that comes in several styles: which, and whether training never has it."""
+    return {"style": row["style"], "unseen": row["split"] is not None} if "style" in row else {}
 
 
 def single_names(corpus: str | Path, config: ImagesConfig, split: str) -> list[str]:

@@ -34,13 +34,17 @@ IN_A_FOLDER = 10_000
 
 @dataclasses.dataclass(frozen=True)
 class NamedImage:
-    """A picture and what it shows; `split` is None if every split may show it, in renderings of its own."""
+    """A picture and what it shows; `split` is None if every split may show it, in renderings of its own.
+
+    `image` may be a PNG already. `style` is told of drawings that come in several.
+    """
 
     id: str
     concept: Concept
-    image: Image.Image
+    image: Image.Image | bytes
     split: str | None = None
     weight: float = 1.0
+    style: str | None = None
 
 
 def fit(image: Image.Image) -> Image.Image:

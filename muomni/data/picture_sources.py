@@ -29,7 +29,7 @@ CAPTIONS = {"folder": "captions.jsonl", "csv": "captions.csv"}
 class PicturePart(Part):
     """A source of pictures in a mixture."""
 
-    source: Literal["embedded", "folder", "csv", "sidecar", "coco", "webdataset"]
+    source: Literal["embedded", "packages", "folder", "csv", "sidecar", "coco", "webdataset"]
 
 
 @dataclass

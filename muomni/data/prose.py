@@ -15,7 +15,8 @@ from muomni.data.splits import TEST_SHARE, VALID_SHARE
 from muomni.data.spoken import Spoken
 from muomni.errors import UserError
 
-MADE = ("facts", "sentences")  # sources of the text corpus whose sentences are spoken anyway
+# Sources of the text corpus whose sentences are spoken anyway, or are none.
+MADE = ("facts", "sentences", "wordnet")
 WORDS = (3, 20)
 CHARACTERS = 120  # about 9 s
 RARE = 3  # a word of the training sentences is wanted so often before sentences are drawn regardless of their words

@@ -39,6 +39,7 @@ LEVELS = (160, 120, 84, 60, 42)  # pixels: prescaled copies, so that a small dra
 VISIBLE = [255 * (alpha > 24) for alpha in range(256)]  # fainter edges do not count for a box
 Cell = tuple[float, float, float, float]
 Box = tuple[float, float, float, float]
+Placed = tuple[Concept, Box, dict[str, Any]]  # what is where, and `Drawing.about`
 
 
 class Drawing:
@@ -46,10 +47,11 @@ class Drawing:
 
     Args:
         image: RGBA, cut to what is drawn.
+        about: what a description tells of it beside the concept, for example its style.
     """
 
-    def __init__(self, image: Image.Image) -> None:
-        self.image = image
+    def __init__(self, image: Image.Image, about: dict[str, Any] | None = None) -> None:
+        self.image, self.about = image, about or {}
         self._levels: dict[int, Image.Image] = {}
 
     def _level(self, side: int) -> Image.Image:
@@ -170,8 +172,8 @@ class Composer:
         side = rng.uniform(*SINGLE_SCALE)
         picture = _background(self.size, name, rng)
         cell = (0.0, 0.0, 1.0, 1.0)
-        box = self._paste(picture, concept, cell, side, rng.uniform(-SINGLE_TURN, SINGLE_TURN), rng)
-        described = self._describe("single", "single", name, [(concept, box)], rng)
+        placed = self._paste(picture, concept, cell, side, rng.uniform(-SINGLE_TURN, SINGLE_TURN), rng)
+        described = self._describe("single", "single", name, [placed], rng)
         return picture, described | {"key": f"{TRAIN_ONLY}{concept.name}"}
 
     def scene(self, allowed: Combinations, rng: random.Random) -> tuple[Image.Image, dict[str, Any]]:
@@ -202,14 +204,14 @@ class Composer:
         for concept, cell in zip(concepts, cells, strict=True):
             side = min(cell[2] - cell[0], cell[3] - cell[1]) * rng.uniform(0.8, 1.0)
             turn = rng.uniform(-SCENE_TURN, SCENE_TURN)
-            placed.append((concept, self._paste(picture, concept, cell, side, turn, rng)))
+            placed.append(self._paste(picture, concept, cell, side, turn, rng))
         described = self._describe("scene", layout, background, placed, rng)
         return picture, described | {"key": combination_key(concept.name for concept in concepts)}
 
     def _paste(
         self, picture: Image.Image, concept: Concept, cell: Cell, side: float, turn: float, rng: random.Random
-    ) -> Box:
-        """Draw within a cell (in picture sides, as is `side`), at a random place of it; returns the box."""
+    ) -> Placed:
+        """Draw within a cell (in picture sides, as is `side`), at a random place of it."""
         drawing = rng.choice(self.drawings[concept.name])
         image = drawing.render(max(8, round(side * self.size)), turn)
         x0, y0, x1, y1 = (round(value * self.size) for value in cell)
@@ -217,11 +219,12 @@ class Composer:
         y = y0 + round(rng.random() * max(0, y1 - y0 - image.height))
         picture.paste(image, (x, y), image)
         corners = (x, y, min(self.size, x + image.width), min(self.size, y + image.height))
-        return tuple(round(value / self.size, 4) for value in corners)  # type: ignore[return-value]
+        left, top, right, bottom = (round(value / self.size, 4) for value in corners)
+        return concept, (left, top, right, bottom), drawing.about
 
     def _scatter(
         self, picture: Image.Image, concept: Concept, number: int, side: float, rng: random.Random
-    ) -> list[tuple[Concept, Box]]:
+    ) -> list[Placed]:
         """Draw a concept several times, at places that do not overlap."""
         places: list[tuple[float, float]] = []
         gap = side + 0.02
@@ -237,22 +240,19 @@ class Composer:
                 side, gap = side * 0.95, side * 0.95 + 0.02  # too large to find room for all
         turns = [rng.uniform(-SCENE_TURN, SCENE_TURN) for _ in places]
         cells = [(x, y, x + side, y + side) for x, y in sorted(places, key=lambda place: place[::-1])]
-        return [
-            (concept, self._paste(picture, concept, cell, side, turn, rng))
-            for cell, turn in zip(cells, turns, strict=True)
-        ]
+        return [self._paste(picture, concept, cell, side, turn, rng) for cell, turn in zip(cells, turns, strict=True)]
 
     def _describe(
         self,
         kind: str,
         layout: str,
         background: str | None,
-        placed: Sequence[tuple[Concept, Box]],
+        placed: Sequence[Placed],
         rng: random.Random,
     ) -> dict[str, Any]:
         objects = [
-            {"name": concept.name, "group": concept.group, "colour": concept.colour, "box": list(box)}
-            for concept, box in placed
+            {"name": concept.name, "group": concept.group, "colour": concept.colour, "box": list(box)} | about
+            for concept, box, about in placed
         ]
         described = {"kind": kind, "layout": layout, "background": background, "objects": objects}
         return described | {"caption": caption(described, rng)}

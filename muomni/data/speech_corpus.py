@@ -60,6 +60,9 @@ class SpeechConfig(Section):
     speed_max: float = Field(ge=0.5, le=2, description="fastest pace of the clear voice")
     espeak_fraction: float = Field(ge=0, le=1, description="share of sentences that a further speaker says too")
     espeak_voices: list[str] = Field(description="the further speakers, voices of eSpeak NG such as en-us+f2")
+    unseen_voices: list[str] = Field(
+        default_factory=list, description="voices of eSpeak NG that say held-out sentences only, that share of them"
+    )
     sample_rate: int = Field(ge=8000, le=48000, description="samples a second of every recording, Hz")
     max_seconds: float = Field(gt=0, le=60, description="longer recordings are set aside")
     max_bad_fraction: float = Field(ge=0, le=1, description="the stage stops if more is set aside")
@@ -71,6 +74,9 @@ class SpeechConfig(Section):
             raise ValueError(f"speed_min {self.speed_min} is above speed_max {self.speed_max}")
         if self.espeak_fraction > 0 and not self.espeak_voices:
             raise ValueError("espeak_fraction is above 0, but espeak_voices is empty")
+        twice = sorted(set(self.espeak_voices) & set(self.unseen_voices))
+        if twice:
+            raise ValueError(f"unseen_voices has '{twice[0]}', which is one of espeak_voices")
         if self.source != "embedded" and not self.path:
             raise ValueError(f"source is '{self.source}', but path is empty")
         if self.source == "mixture" and (self.columns or self.speaker):
@@ -87,7 +93,11 @@ class SpeechConfig(Section):
 def embedded_utterances(
     cfg: SpeechConfig, concepts: Sequence[Concept], seed: int, prose: Sequence[Spoken] = ()
 ) -> list[Utterance]:
-    """What the clear voice says, and the share that a further speaker says as well, all in a fixed order."""
+    """What the clear voice says, and the share that a further speaker says as well, all in a fixed order.
+
+    Of the held-out sentences the same share is said by a voice that no training sentence has.
+    """
+    others = random.Random(f"unseen:{seed}")
     rng = random.Random(f"speech:{seed}")
     sentences = spoken_sentences(concepts, rng, cfg.sentences, lambda key: combination_split(key, seed))
     made = []
@@ -99,6 +109,10 @@ def embedded_utterances(
             speaker = f"espeak:{rng.choice(cfg.espeak_voices)}"
             pace = float(rng.randint(*PACES))
             made.append(Utterance(f"{number:06d}-b", *about, speaker, item.kind, item.key, pace, ""))
+        if cfg.unseen_voices and item.split != "train" and others.random() < cfg.espeak_fraction:
+            speaker = f"espeak:{others.choice(cfg.unseen_voices)}"
+            pace = float(others.randint(*PACES))
+            made.append(Utterance(f"{number:06d}-c", *about, speaker, item.kind, item.key, pace, ""))
     return made
 
 

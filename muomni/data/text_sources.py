@@ -23,7 +23,7 @@ Named = Iterator[tuple[str, str]]
 class TextPart(Part):
     """A source of prose in a mixture."""
 
-    source: Literal["embedded", "files", "jsonl", "parquet"]
+    source: Literal["embedded", "bible", "shakespeare", "wordnet", "files", "jsonl", "parquet"]
     field: str = Field(default="text", min_length=1, description="of a JSON line, or column of Parquet, with the text")
 
 

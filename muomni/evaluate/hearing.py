@@ -1,6 +1,6 @@
 """What stage B hears: error rates of the audio encoder's CTC transcripts."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import torch
 from torch import Tensor
@@ -27,9 +27,17 @@ def transcripts(encoder: AudioEncoder, head: CTCHead, mels: Sequence[Tensor], ba
 
 
 def score_hearing(
-    encoder: AudioEncoder, head: CTCHead, recordings: Sequence[Recording], clear: str, seed: int
+    encoder: AudioEncoder,
+    head: CTCHead,
+    recordings: Sequence[Recording],
+    clear: str,
+    seed: int,
+    trained: Collection[str] | None = None,
 ) -> dict[str, dict[str, Figure]]:
     """Character and word error rates of each speaker, of all, and of all but the clear voice.
+
+    Where some speakers are in no training recording they are scored together too, as ``unseen``, and beside them the
+    other voices that training has, as ``others_known``.
 
     Args:
         encoder: in eval mode.
@@ -37,6 +45,7 @@ def score_hearing(
         recordings: of the test split.
         clear: the speaker listed as ``clear``.
         seed: of the intervals.
+        trained: the speakers of the training split; None if they are not known.
 
     Raises:
         UserError: if the clear voice is not among them.
@@ -49,6 +58,9 @@ def score_hearing(
             f"evaluate.speaker: no test recording of '{clear}'; there are {', '.join(speakers) or 'none at all'}"
         )
     groups = {"clear": [clear], "others": [s for s in speakers if s != clear], "all": speakers}
+    unseen = [] if trained is None else [s for s in speakers if s not in trained]
+    if unseen:
+        groups |= {"unseen": unseen, "others_known": [s for s in speakers if s not in (clear, *unseen)]}
     groups |= {f"speaker {speaker}": [speaker] for speaker in speakers}
     found = {}
     for name, members in groups.items():

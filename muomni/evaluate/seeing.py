@@ -1,7 +1,7 @@
 """What stage C sees: names of pictures and of the things in them, and which caption belongs to which picture."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -23,12 +23,17 @@ class Seen:
         objects: (wanted name, given name) of each object of every picture, by its patches.
         ranks: how many captions of the test set fit each picture better than its own.
         captions: number of different captions.
+        singles_unseen: of each of `singles`, whether it is in a style that training never had this concept in; None
+            where drawings come in one style.
+        objects_unseen: the same of `objects`.
     """
 
     singles: list[tuple[str, str, int]]
     objects: list[tuple[str, str]]
     ranks: list[int]
     captions: int
+    singles_unseen: list[bool | None] = field(default_factory=list)
+    objects_unseen: list[bool | None] = field(default_factory=list)
 
 
 @torch.no_grad()
@@ -71,9 +76,11 @@ def see(
             things = [thing for thing in picture.objects if thing["name"] in known]
             if picture.kind == "single" and things:
                 seen.singles.append((things[0]["name"], names[guesses[row]], at + row))
+                seen.singles_unseen.append(things[0].get("unseen"))
             if things:
                 given = object_names(encoder, heads, patches[row], [t["box"] for t in things], name_vectors)
                 seen.objects.extend((t["name"], names[i]) for t, i in zip(things, given, strict=True))
+                seen.objects_unseen.extend(t.get("unseen") for t in things)
     return seen
 
 
@@ -86,12 +93,17 @@ def object_names(
 
 
 def score_seeing(seen: Seen) -> dict[str, Figure]:
-    """Naming accuracy and retrieval recall."""
+    """Naming accuracy and retrieval recall; where drawings come in several styles also by whether training had it."""
     found = {}
-    if seen.singles:
-        found["naming"] = share([wanted == given for wanted, given, _ in seen.singles])
-    if seen.objects:
-        found["objects"] = share([wanted == given for wanted, given in seen.objects])
+    singles = [wanted == given for wanted, given, _ in seen.singles]
+    objects = [wanted == given for wanted, given in seen.objects]
+    for name, right, unseen in (("naming", singles, seen.singles_unseen), ("objects", objects, seen.objects_unseen)):
+        if right:
+            found[name] = share(right)
+        for label, which in ((f"{name}_unseen_style", True), (f"{name}_known_style", False)):
+            part = [one for one, is_unseen in zip(right, unseen, strict=True) if is_unseen is which]
+            if part:
+                found[label] = share(part)
     for k in (1, 5):
         found[f"recall_{k}"] = share([rank < k for rank in seen.ranks])
     return found

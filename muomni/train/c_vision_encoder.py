@@ -251,7 +251,8 @@ class VisionTask:
         device = self.encoder.patch.weight.device
         labels = self.labels()
         names = labels[: len(self.names)]
-        cls_all, right, seen, singles, single_right = [], 0, 0, 0, 0
+        cls_all, right, seen = [], 0, 0
+        singles: list[tuple[bool, bool | None]] = []  # right, in a style that training never had of it
         backgrounds, background_right = 0, 0
         for at in range(0, len(rows), 64):
             part = rows[at : at + 64]
@@ -269,9 +270,8 @@ class VisionTask:
                 backgrounds += int(told.sum())
             for row, picture in enumerate(part):
                 if picture.kind == "single" and picture.objects[0]["name"] in self.names:
-                    singles += 1
-                    guess = self.names[int((vectors[row] @ names.T).argmax())]
-                    single_right += guess == picture.objects[0]["name"]
+                    thing, guess = picture.objects[0], self.names[int((vectors[row] @ names.T).argmax())]
+                    singles.append((guess == thing["name"], thing.get("unseen")))
         vectors = torch.cat(cls_all)
         captions = sorted({p.caption for p in rows})
         place = {caption: i for i, caption in enumerate(captions)}
@@ -279,8 +279,10 @@ class VisionTask:
         states = self.caption_states[torch.tensor([self.caption_index[c] for c in captions])]
         similarity = vectors @ self.heads.texts(states.to(device)).T  # [pictures, captions]
         ranks = (similarity > similarity.gather(1, wanted[:, None])).sum(1)
+        unseen = [one for one, is_unseen in singles if is_unseen]
         return {
-            "naming": single_right / max(1, singles),
+            "naming": sum(one for one, _ in singles) / max(1, len(singles)),
+            **({"naming_unseen_style": sum(unseen) / len(unseen)} if unseen else {}),
             "objects": right / max(1, seen),
             "backgrounds": background_right / max(1, backgrounds),
             "recall_1": float((ranks < 1).float().mean()),
