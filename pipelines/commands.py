@@ -8,6 +8,8 @@ import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+WHERE = ("here", "kubernetes", "slurm", "slurm-jobs")  # the pools of `pipelines.pools`, which costs an import
+
 if TYPE_CHECKING:
     Commands = argparse._SubParsersAction[argparse.ArgumentParser]
 
@@ -48,9 +50,10 @@ def up(args: argparse.Namespace) -> int:
         say(told)
     if args.detach:
         words = ["--host", args.host, "--port", str(args.port), "--mlflow-port", str(args.mlflow_port)]
+        words += ["--pool", args.pool]
         workplace.up_in_background([*words, *(word for name in args.name for word in ("--name", name))], say)
     else:
-        workplace.up(access, args.port, args.mlflow_port, say)
+        workplace.up(access, args.port, args.mlflow_port, say, args.pool)
     return 0
 
 
@@ -79,6 +82,9 @@ def add_up(commands: "Commands") -> None:
     )
     for name, port, what in (("--port", 4200, "Prefect"), ("--mlflow-port", 5000, "MLflow")):
         starts.add_argument(name, type=int, default=port, metavar="PORT", help=f"of {what} (default: {port})")
+    starts.add_argument(
+        "--pool", default="here", choices=WHERE, help="where runs work; elsewhere you start the worker (docs/pools.md)"
+    )
     starts.set_defaults(handler=up)
     commands.add_parser("down", help="end the workplace").set_defaults(handler=down)
 

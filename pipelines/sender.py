@@ -93,8 +93,9 @@ def experiment_id(client: "MlflowClient") -> str:
     """
     found = client.get_experiment_by_name(EXPERIMENT)
     if found is None:
-        local = tracking_uri().startswith("sqlite:")
-        place = (repository() / "mlruns" / "artifacts").as_uri() if local else None
+        # A server knows where artefacts lie. Who writes to a database has to say it: the folder may be a copy's.
+        root = os.environ.get("MLFLOW_DEFAULT_ARTIFACT_ROOT") or (repository() / "mlruns" / "artifacts").as_uri()
+        place = None if tracking_uri().startswith("http") else root
         with suppress(Exception):  # another process may have made it meanwhile
             client.create_experiment(EXPERIMENT, artifact_location=place)
         found = client.get_experiment_by_name(EXPERIMENT)

@@ -14,7 +14,6 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import Path
 
 import httpx
 import psutil
@@ -25,13 +24,17 @@ from pipelines import copies, locks, reaper
 from pipelines.access import Access
 from pipelines.addresses import without_userinfo
 from pipelines.place import POOL, info, root, settings
+from pipelines.pools import POOLS
 from pipelines.programs import STOP, Program, free, silence
 from pipelines.reaper import reap
 from pipelines.run import state_root
 from pipelines.sync import waiting
+from pipelines.tracker import STORE, Tracker
 
 WAIT = 120.0  # seconds until everything must answer
 WATCH = 3.0  # seconds between looks at what runs
+# Where Prefect's server keeps everything, under its two names.
+DATABASES = ("PREFECT_API_DATABASE_CONNECTION_URL", "PREFECT_SERVER_DATABASE_CONNECTION_URL")
 RETRY, LONGEST = 15.0, 600.0  # seconds until MLflow is tried again, at first and at most
 
 
@@ -43,6 +46,7 @@ class Workplace:
         access: where it listens, and who may talk to it.
         port: of the Prefect server.
         mlflow_port: of the MLflow UI.
+        pool: where runs work, a name in `pipelines.pools`.
         programs: what runs.
         stopping: whether it was told to end.
         syncing: sends what MLflow was not told of, while it does.
@@ -53,6 +57,7 @@ class Workplace:
     access: Access
     port: int = 4200
     mlflow_port: int = 5000
+    pool: str = "here"
     programs: list[Program] = field(default_factory=list)
     stopping: bool = False
     syncing: subprocess.Popen[bytes] | None = None
@@ -70,16 +75,20 @@ class Workplace:
         return httpx.Client(base_url=f"{self.prefect}/api", auth=self.access.pair, timeout=10)
 
     @property
+    def tracker(self) -> Tracker:
+        """Where its runs are tracked."""
+        return Tracker(self.access, self.mlflow_port)
+
+    @property
     def mlflow(self) -> str:
         """Address of MLflow's pages; a server that ``MLFLOW_TRACKING_URI`` names has its own."""
-        remote = os.environ.get("MLFLOW_TRACKING_URI", "")
-        own = f"http://{self.access.near}:{self.mlflow_port}"
-        return without_userinfo(remote) if remote.startswith("http") else own
+        return self.tracker.address
 
     def env(self) -> dict[str, str]:
-        """The environment of all its programs."""
+        """The environment of all its programs; only the two servers get the addresses of their databases."""
         own = {"MUOMNI_STATE": str(state_root()), "MUOMNI_MLFLOW_UI": self.mlflow, "PYTHONUNBUFFERED": "1"}
-        return os.environ | settings(f"{self.prefect}/api") | self.access.clients() | own
+        outside = {name: text for name, text in os.environ.items() if name not in (STORE, *DATABASES)}
+        return outside | settings(f"{self.prefect}/api") | self.access.clients() | self.tracker.clients() | own
 
     def start(self) -> None:
         """Start everything and wait until it answers.
@@ -87,27 +96,18 @@ class Workplace:
         Raises:
             UserError: if a port is taken, or something does not come up.
         """
-        store = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{Path('mlruns/mlflow.db').absolute()}"
-        remote = store.startswith("http")
         free(self.access.host, self.port, "the Prefect server", "--port")
-        if not remote:
-            free(self.access.host, self.mlflow_port, "the MLflow UI", "--mlflow-port")
+        tracker = self.tracker.program(self.at(self.mlflow_port))
         python = [sys.executable, "-m"]
         serve = [*python, "pipelines.prefect_server", "start", *self.at(self.port)]
-        server = Program("prefect", serve, self.access.prefect())
+        bases = {name: os.environ[name] for name in DATABASES if name in os.environ}
+        server = Program("prefect", serve, bases | self.access.prefect())
         self.run(server)
-        if not remote:
-            artifacts = Path("mlruns/artifacts").absolute()
-            artifacts.parent.mkdir(exist_ok=True)
-            # The address of somebody's database may hold a password.
-            own = {"MLFLOW_BACKEND_STORE_URI": store, "MLFLOW_DEFAULT_ARTIFACT_ROOT": artifacts.as_uri()}
-            serve = [*python, "mlflow", "server", *self.at(self.mlflow_port), "--workers", "1"]
-            guard = [] if self.access.token is None else ["--app-name", "basic-auth"]
-            tracker = Program("mlflow", [*serve, *guard], own | self.access.mlflow(self.mlflow_port))
+        if tracker is not None:
             self.run(tracker)
         self.wait(server, f"{self.prefect}/api/health")
         silence(root() / "pages")
-        deploy = Program("deploy", [*python, "pipelines.deploy"])
+        deploy = Program("deploy", [*python, "pipelines.deploy", "--pool", self.pool])
         self.run(deploy)
         assert deploy.process is not None
         if deploy.process.wait(WAIT):
@@ -115,9 +115,10 @@ class Workplace:
         self.programs.remove(deploy)
         reap(self.api, POOL, state_root(), starting=True)
         self.tidy()
-        worker = ["worker", "start", "--pool", POOL, "--name", "gpu-worker", "--type", "process"]
-        self.run(Program("worker", [*python, "prefect", *worker]))
-        if not remote:
+        if POOLS[self.pool].worker is None:
+            worker = ["worker", "start", "--pool", POOL, "--name", "gpu-worker", "--type", "process"]
+            self.run(Program("worker", [*python, "prefect", *worker]))
+        if tracker is not None:
             self.wait(tracker, f"{self.mlflow}/health")
 
     def at(self, port: int) -> list[str]:
@@ -146,7 +147,8 @@ class Workplace:
                     return
             time.sleep(0.2)
         if not self.stopping:
-            raise UserError(f"{program.name}: does not answer: {program.last_words()[:200]} (see {program.log})")
+            told = without_userinfo(program.last_words())[:200]
+            raise UserError(f"{program.name}: does not answer: {told} (see {program.log})")
 
     def watch(self) -> None:
         """Look after everything until told to stop: start again what ended, and tell Prefect of dead runs."""
@@ -203,13 +205,13 @@ class Workplace:
                     process.wait(STOP)
 
 
-def up(access: Access, port: int, mlflow_port: int, say: Callable[[str], None]) -> None:
+def up(access: Access, port: int, mlflow_port: int, say: Callable[[str], None], pool: str = "here") -> None:
     """Start the workplace and stay until Ctrl-C or SIGTERM.
 
     Raises:
         UserError: if one runs already, or something does not start.
     """
-    place = Workplace(access, port, mlflow_port)
+    place = Workplace(access, port, mlflow_port, pool)
 
     def stop(number: int, frame: object) -> None:
         place.stopping = True
@@ -225,6 +227,8 @@ def up(access: Access, port: int, mlflow_port: int, say: Callable[[str], None]) 
                     found["guarded"] = access.token is not None
                     say(f"Prefect: {place.prefect}   runs, their queue, the run form (Deployments)")
                     say(f"MLflow:  {place.mlflow}   metrics, the model registry")
+                    if worker := POOLS[pool].worker:
+                        say(f"Worker:  {worker}   where it can reach both (docs/pools.md)")
                     # Last: who starts this in the background then shows what was said.
                     atomic_write_json(root() / "workplace.json", found)
                     place.watch()

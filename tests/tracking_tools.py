@@ -38,10 +38,20 @@ run.main({stage!r}, work)
 
 
 class Server:
-    """``mlflow server`` on sqlite, in a folder and at a port that outlive it."""
+    """``mlflow server``, in a folder and at a port that outlive it.
 
-    def __init__(self, folder: Path) -> None:
+    Args:
+        folder: of its log, and of its database and artefacts if nothing else is said.
+        store: address of its database.
+        artifacts: where it puts artefacts.
+    """
+
+    def __init__(self, folder: Path, store: str | None = None, artifacts: str | None = None) -> None:
         self.folder = folder
+        self.env = {
+            "MLFLOW_BACKEND_STORE_URI": store or f"sqlite:///{folder}/mlflow.db",
+            "MLFLOW_ARTIFACTS_DESTINATION": artifacts or str(folder / "artifacts"),
+        }
         with socket.create_server(("127.0.0.1", 0)) as found:
             self.port = found.getsockname()[1]
         self.uri = f"http://127.0.0.1:{self.port}"
@@ -50,10 +60,16 @@ class Server:
     def start(self) -> None:
         """Start, and wait until it answers."""
         command = [sys.executable, "-m", "mlflow", "server", "--workers", "1", "--host", "127.0.0.1"]
-        command += ["--port", str(self.port), "--backend-store-uri", f"sqlite:///{self.folder}/mlflow.db"]
-        command += ["--artifacts-destination", str(self.folder / "artifacts")]
+        command += ["--port", str(self.port)]
         with (self.folder / "server.log").open("ab") as log:
-            self.process = subprocess.Popen(command, stdout=log, stderr=log, cwd=self.folder, start_new_session=True)
+            self.process = subprocess.Popen(
+                command,
+                stdout=log,
+                stderr=log,
+                cwd=self.folder,
+                env=os.environ | self.env,
+                start_new_session=True,
+            )
         wait_until(self.answers, 90)
 
     def answers(self) -> bool:

@@ -1,0 +1,123 @@
+"""MLflow and Prefect on a real PostgreSQL, artefacts in an object store: registered, killed half-way, and by `up`."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fake_project import make_project
+from postgres import Postgres, postgres
+from registered_models import CFG, measure, registered, train
+from remote_folders import s3_server
+from test_tracking_trouble import check_whole
+from tracking_tools import Server, Trainer
+from workplace import Place
+
+from muomni.checkpoint import weights_sha256
+from muomni.omni import Omni
+from muomni.tokenizer import Tokenizer
+from pipelines import sender
+from pipelines.model_source import fetch
+from pipelines.sync import sync_all
+from pipelines.versions import CHALLENGER, CHAMPION
+
+pytest.importorskip("psycopg", reason="psycopg is not installed (group cluster)")
+BUCKET = "models"
+
+
+@pytest.fixture(scope="module")
+def base() -> Iterator[Postgres]:
+    with postgres() as server:
+        for name in ("mlflow", "tracker", "prefect"):
+            server.make(name)
+        yield server
+
+
+@pytest.fixture(scope="module")
+def store() -> Iterator[Any]:
+    with pytest.MonkeyPatch.context() as patch, s3_server(patch) as client:
+        client.create_bucket(Bucket=BUCKET)
+        yield client
+
+
+@pytest.fixture(scope="module")
+def shared(base: Postgres, store: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    server = Server(tmp_path_factory.mktemp("mlflow"), base.url("postgresql", "mlflow"), f"s3://{BUCKET}/mlflow")
+    try:
+        server.start()
+        yield server
+    finally:
+        server.kill()
+
+
+@pytest.fixture
+def server(shared: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Server:
+    """The server, and this process working in an empty folder without the object store's credentials."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MUOMNI_STATE", str(tmp_path / ".muomni"))
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", shared.uri)
+    for name in ("DVC_EXP_NAME", "DVC_STAGE", "MUOMNI_PARENT", "MUOMNI_CHECKOUT"):
+        monkeypatch.delenv(name, raising=False)
+    for name in [name for name in os.environ if name.startswith("AWS_")]:
+        monkeypatch.delenv(name)
+    return shared
+
+
+def keys(store: Any, below: str) -> list[str]:
+    return [entry["Key"] for entry in store.list_objects_v2(Bucket=BUCKET, Prefix=below).get("Contents", [])]
+
+
+def test_a_model_is_registered_and_another_becomes_champion(
+    server: Server, base: Postgres, store: Any, tmp_path: Path, small: tuple[Omni, Tokenizer]
+) -> None:
+    hashes = []
+    for seed, accuracy in ((0, 0.5), (1, 0.7)):
+        train(tmp_path, small[1], seed)
+        measure(tmp_path, accuracy, "held out")
+        registered(tmp_path, CFG.model_copy(update={"components": False}))
+        hashes.append(weights_sha256(tmp_path / "checkpoints/omni"))
+        assert weights_sha256(fetch("models:/muomni@champion")) == hashes[-1]
+    assert hashes[0] != hashes[1] and weights_sha256(fetch("models:/muomni/1")) == hashes[0]
+    client = sender.connect()
+    assert {str(client.get_model_version_by_alias("muomni", name).version) for name in (CHAMPION, CHALLENGER)} == {"2"}
+    assert base.ask("SELECT count(*) FROM model_versions WHERE name = 'muomni'", "mlflow") == [(2,)]
+    assert sum(key.endswith("model.safetensors") for key in keys(store, "mlflow/")) >= 2
+    assert not (tmp_path / "mlruns").exists() and not list(tmp_path.glob("*.db"))
+
+
+def test_the_database_dies_half_way_and_the_training_goes_on(server: Server, base: Postgres, tmp_path: Path) -> None:
+    training = Trainer(tmp_path, server.uri, step=0.2)
+    training.reach(20)
+    base.kill()
+    try:
+        training.reach(40)
+    finally:
+        base.start()
+    training.finish()
+    sync_all()
+    check_whole(tmp_path)
+
+
+def test_the_workplace_works_on_postgresql_and_the_object_store(base: Postgres, store: Any, tmp_path: Path) -> None:
+    make_project(tmp_path)
+    place = Place(tmp_path)
+    place.env |= {
+        "MLFLOW_BACKEND_STORE_URI": base.url("postgresql", "tracker"),
+        "MLFLOW_ARTIFACTS_DESTINATION": f"s3://{BUCKET}/workplace",
+        "PREFECT_API_DATABASE_CONNECTION_URL": base.url("postgresql+asyncpg", "prefect"),
+    }
+    place.up()
+    try:
+        run = place.start()
+        assert place.ended(run) == "COMPLETED", place.logs(run)
+        assert base.ask("SELECT state_type FROM flow_run", "prefect") == [("COMPLETED",)]
+        assert ("a-slow",) in base.ask("SELECT name FROM runs", "tracker")
+        assert keys(store, "workplace/")
+        assert not list((tmp_path / ".muomni/workplace").rglob("*.db")) and not (tmp_path / "mlruns/mlflow.db").exists()
+        for path in [p for p in (tmp_path / ".muomni").rglob("*") if p.is_file()]:
+            assert base.password.encode() not in path.read_bytes(), path
+        for process in place.processes():
+            assert base.password not in " ".join(process.environ().values())
+    finally:
+        assert place.muomni("down").returncode == 0
