@@ -20,7 +20,7 @@ export DO_NOT_TRACK := 1
 export UV_PYTHON_DOWNLOADS := never
 
 .DEFAULT_GOAL := help
-.PHONY: help env repro cache times test check format smoke up down faults bench-runs lock clean distclean
+.PHONY: help env repro cache times test check format smoke site up down faults bench-runs lock clean distclean
 
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -56,6 +56,10 @@ format: $(INSTALLED)  ## put imports and formatting right, and the dependencies 
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 	$(BIN)/python -m pipelines.check_graph --write
+
+site: $(INSTALLED)  ## build the documents and the API reference as a site, build/site; a broken link is an error
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
+	@echo "build/site/index.html"
 
 smoke: $(INSTALLED)  ## run the graph at profile smoke in a copy, a few minutes; params.yaml stays as it is
 	@$(BIN)/python -m pipelines.smoke
