@@ -8,6 +8,7 @@ from pathlib import Path
 from muomni.errors import UserError
 
 FENCE = re.compile(r"^(?P<indent> *)(?P<fence>`{3,})(?P<language>[\w-]*)[^`\n]*$")
+CODE = re.compile(r"(?<!`)`[^`\n]+`(?!`)")
 COMMENT = re.compile(r"^ *<!--(?P<text>.*?)-->\s*$")
 
 
@@ -93,6 +94,18 @@ def replace(text: str, mark: str, content: str, page: str | Path) -> str:
     return before + begin + content + end + after
 
 
+def outside_code(text: str, change: Callable[[str], str]) -> str:
+    """A text that is changed but for its code spans."""
+    spans = list[str]()
+
+    def hide(span: re.Match[str]) -> str:
+        spans.append(span[0])
+        return f"\0{len(spans) - 1}\0"
+
+    changed = change(CODE.sub(hide, text))
+    return re.sub("\0(\\d+)\0", lambda place: spans[int(place[1])], changed)
+
+
 def outside_blocks(text: str, change: Callable[[str], str]) -> str:
     """A page whose lines outside of fenced blocks are changed, each run of such lines in one piece."""
     pieces, kept, closing = [], list[str](), ""
@@ -108,15 +121,3 @@ def outside_blocks(text: str, change: Callable[[str], str]) -> str:
         else:
             kept.append(line)
     return "".join([*pieces, change("".join(kept))])
-
-
-def table(head: list[str], body: list[list[str]], right: int) -> str:
-    """A Markdown table; the columns from number `right` on are aligned to the right, except the last."""
-    rule = ["---:" if right <= column < len(head) - 1 else "---" for column in range(len(head))]
-    cells = [head, rule, *([cell.replace("|", "\\|") for cell in row] for row in body)]
-    return "".join(f"| {' | '.join(row)} |\n" for row in cells)
-
-
-def shown(value: float) -> str:
-    """A value in four digits, a count as it is."""
-    return f"{value:.4g}" if isinstance(value, float) else str(value)

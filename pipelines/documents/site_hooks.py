@@ -3,11 +3,13 @@
 - README, CONTRIBUTING, CHANGELOG and LICENSE, which stand in the root of the repository, become pages
 - lists of files in the navigation: an entry ``course/1*.md`` stands for all pages of that name, in order
 - a page for every module of the API reference
+- figures tell where they are from when the pointer rests on them
 - equations become MathML, so that no script is fetched from elsewhere
 """
 
 import re
 from fnmatch import fnmatch
+from html import escape, unescape
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -15,7 +17,8 @@ from markdown import Markdown
 from markdown.extensions import Extension
 from pymdownx.slugs import slugify
 
-from pipelines.documents import reference
+from pipelines.documents import figures, reference
+from pipelines.documents.pages import outside_blocks, outside_code
 
 ROOT = Path(__file__).parents[2]
 FROM_ROOT = {"README.md": "readme.md", "CONTRIBUTING.md": "contributing.md", "CHANGELOG.md": "changelog.md"}
@@ -77,11 +80,17 @@ def inside_site(link: re.Match[str]) -> str:
 
 
 def on_page_markdown(markdown: str, page: Any, config: Any, files: Any) -> str:
-    """Links of docs/ to pages of the root lead to their pages in the site."""
+    """Links of docs/ to pages of the root lead to their pages in the site; figures tell where they are from."""
     below = len(PurePosixPath(page.file.src_uri).parts) - 1
     for source, target in FROM_ROOT.items():
         markdown = markdown.replace(f"]({'../' * (below + 1)}{source}", f"]({'../' * below}{target}")
-    return markdown
+    return outside_blocks(markdown, lambda part: outside_code(part, lambda text: figures.INLINE.sub(told, text)))
+
+
+def told(mark: re.Match[str]) -> str:
+    """A figure with its origin as a tooltip."""
+    text, about = figures.inline(ROOT, mark["ref"])
+    return f'<span class="figure" title="{escape(figures.from_where(about))}">{text}</span>'
 
 
 def on_page_content(html: str, page: Any, config: Any, files: Any) -> str:
@@ -91,8 +100,6 @@ def on_page_content(html: str, page: Any, config: Any, files: Any) -> str:
 
 def mathml(equation: re.Match[str]) -> str:
     """One equation; that of a block in a box that scrolls where the screen is narrow."""
-    from html import unescape
-
     from latex2mathml.converter import convert
 
     block = equation["tag"] == "div"
