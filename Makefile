@@ -20,7 +20,7 @@ export DO_NOT_TRACK := 1
 export UV_PYTHON_DOWNLOADS := never
 
 .DEFAULT_GOAL := help
-.PHONY: help env repro cache times test check format smoke up down faults bench-runs lock clean distclean
+.PHONY: help env repro cache times test check format smoke figures site up down faults bench-runs lock clean distclean
 
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -45,17 +45,25 @@ times: $(INSTALLED)  ## print the time and memory of each stage's last run
 test: $(INSTALLED)  ## run the tests, in two processes (JOBS=1: in one)
 	@$(BIN)/python -m pytest $(if $(filter-out 1,$(JOBS)),-n $(JOBS) --dist loadfile --no-loadscope-reorder)
 
-check: $(INSTALLED)  ## lint, format, types, the graph's dependencies against the real imports, and the packages
+check: $(INSTALLED)  ## lint, format, types, the graph's dependencies against the real imports, documents, packages
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/python -m pipelines.check_graph
+	$(BIN)/python -m pipelines.documents
 	$(BIN)/python -m pipelines.audit
 
 format: $(INSTALLED)  ## put imports and formatting right, and the dependencies in dvc.yaml
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 	$(BIN)/python -m pipelines.check_graph --write
+
+figures: $(INSTALLED)  ## put figures, sizes, quoted code and the graph's picture in README and docs right
+	@$(BIN)/python -m pipelines.documents --write
+
+site: $(INSTALLED)  ## build the documents and the API reference as a site, build/site; a broken link is an error
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
+	@echo "build/site/index.html"
 
 smoke: $(INSTALLED)  ## run the graph at profile smoke in a copy, a few minutes; params.yaml stays as it is
 	@$(BIN)/python -m pipelines.smoke

@@ -132,7 +132,9 @@ class Decoder(StackDecoder):
         """`step_at`, and the likeliest next tokens ``[B]``; the states go to ``states[at]`` of ``[P, D]`` for one row.
 
         Args:
-            ids, at, kv: as for `step_at`.
+            ids: as for `step_at`.
+            at: as for `step_at`.
+            kv: as for `step_at`.
             states: takes the states.
             banned: ids that are never the likeliest.
         """

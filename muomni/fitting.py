@@ -19,7 +19,9 @@ def assemble(build: Callable[[], M], state: Mapping[str, Tensor], prefix: str = 
 
     Args:
         build: makes the module.
-        state, prefix, where: as for `load_into`, which says what is raised.
+        state: as for `load_into`, which says what is raised.
+        prefix: as for `load_into`, which says what is raised.
+        where: as for `load_into`, which says what is raised.
     """
     check_fit(outline(build, state, where), state, prefix, where)
     module = build()
@@ -97,7 +99,10 @@ def check_fit(module: nn.Module, state: Mapping[str, Tensor], prefix: str = "", 
     """Compare tensors with those of a module; either may be on the meta device.
 
     Args:
-        module, state, prefix, where: as for `load_into`.
+        module: as for `load_into`.
+        state: as for `load_into`.
+        prefix: as for `load_into`.
+        where: as for `load_into`.
 
     Raises:
         UserError: naming tensors that are missing, that nothing expects, or that have another shape or type.

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 from muomni.errors import UserError
 from muomni.evaluate.measure import Figure
 from muomni.evaluate.summary import direction
-from pipelines.figures import shown, table
 from pipelines.promotion import Decision, gain, promote, rollback
+from pipelines.tables import shown, table
 from pipelines.versions import Entry, aliases, entry, mlflow_errors, reading_client, registry_client, resolve, versions
 
 if TYPE_CHECKING:

@@ -21,10 +21,10 @@ from muomni.evaluate.measure import Figure
 from muomni.evaluate.summary import direction
 from pipelines import copies
 from pipelines.copies import Copy
-from pipelines.figures import table
 from pipelines.parent_run import run_link
 from pipelines.registry import LEGEND, mark, shown_figure
 from pipelines.sender import read
+from pipelines.tables import table
 from pipelines.tracking import flat
 from pipelines.versions import CHAMPION, mlflow_errors, reading_client, resolve
 

@@ -48,7 +48,9 @@ def say(talker: Talker, thinker: Thinker, tokenizer: Tokenizer, text: str, seed:
     """Have the Talker say a text from the states of a Thinker that reads it as an answer.
 
     Args:
-        talker, thinker, tokenizer: in eval mode.
+        talker: in eval mode.
+        thinker: in eval mode.
+        tokenizer: in eval mode.
         text: with a letter or digit.
         seed: of the codes.
         voice: index into the Talker's voices.

@@ -70,7 +70,8 @@ def split_conversations(
             order what there is: ``images`` and ``audio`` with a state for each placeholder, ``pixels`` with an entry a
             picture, ``mels`` with an entry a recording.
         parts: how many.
-        image, audio: ids of the placeholders.
+        image: ids of the placeholders.
+        audio: ids of the placeholders.
         positions: placeholders of one picture.
         padding: id that fills up rows on the right.
     """

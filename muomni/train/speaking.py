@@ -73,7 +73,9 @@ def prepare_utterances(
         recordings: with their texts, of speakers among the voices.
         voices: the Talker's.
         tokenizer: of the texts.
-        codec, encoder, head: in eval mode on the device.
+        codec: in eval mode on the device.
+        encoder: in eval mode on the device.
+        head: in eval mode on the device.
         device: where they compute.
 
     Returns:

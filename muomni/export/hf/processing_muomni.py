@@ -11,7 +11,9 @@ class MuOmniProcessor(ProcessorMixin):
     """Each ``<|image|>`` and ``<|audio|>`` of a text becomes as many as its picture or recording takes positions.
 
     Args:
-        image_processor, feature_extractor, tokenizer: of the same folder.
+        image_processor: of the same folder.
+        feature_extractor: of the same folder.
+        tokenizer: of the same folder.
     """
 
     def __init__(self, image_processor: Any, feature_extractor: Any, tokenizer: Any, **kwargs: Any) -> None:

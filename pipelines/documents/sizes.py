@@ -1,20 +1,14 @@
-"""Fill the tables of sizes in docs/ from the profiles: ``python -m pipelines.sizes [--check]``.
+"""Tables of sizes by the profiles, ``<!-- sizes: thinker -->`` to ``<!-- /sizes -->``, so that none is wrong."""
 
-So that no page tells another size than the code has. Each table stands between ``<!-- name -->`` and
-``<!-- /name -->``; a test runs the check.
-"""
-
-import argparse
-import sys
 from collections.abc import Callable
+from functools import cache as remembered
 from pathlib import Path
 
-from muomni.data.files import atomic_write_text
 from muomni.errors import UserError
 from muomni.mel import count_frames
 from muomni.omni import OmniConfig
 from muomni.parameter_table import count_components, read_shapes
-from pipelines.figures import replace, table
+from pipelines.tables import table
 
 SAMPLES = 32_000  # of the recording that docs/data-flow.md follows
 Row = tuple[str, Callable[[OmniConfig], str]]  # what it is, and its size in a profile
@@ -68,12 +62,14 @@ ANSWER: list[Row] = [
     ("logits", lambda c: f"[{c.thinker.vocab_size}]"),
     ("chosen token, embedded", lambda c: f"[1, {c.thinker.d_model}]"),
 ]
-PAGES: dict[str, dict[str, tuple[list[Row], list[str]]]] = {  # page: mark: rows, components that are counted
-    "docs/thinker.md": {"sizes": (THINKER, ["Thinker"])},
-    "docs/vision.md": {"sizes": (VISION, ["Vision encoder"])},
-    "docs/hearing.md": {"sizes": (HEARING, ["Audio encoder", "CTC head, training only"])},
-    "docs/talker.md": {"sizes": (TALKER, ["Talker", "Talker's conditioning"])},
-    "docs/data-flow.md": {"picture": (PICTURE, []), "recording": (RECORDING, []), "answer": (ANSWER, [])},
+TABLES: dict[str, tuple[list[Row], list[str]]] = {  # rows, and components whose parameters are counted
+    "thinker": (THINKER, ["Thinker"]),
+    "vision": (VISION, ["Vision encoder"]),
+    "hearing": (HEARING, ["Audio encoder", "CTC head, training only"]),
+    "talker": (TALKER, ["Talker", "Talker's conditioning"]),
+    "picture": (PICTURE, []),
+    "recording": (RECORDING, []),
+    "answer": (ANSWER, []),
 }
 PROFILES = ("tiny", "base", "compact")
 
@@ -108,50 +104,24 @@ def cache(c: OmniConfig) -> list[int | str]:
     return [c.thinker.n_layers, 1, c.thinker.n_kv_heads, "positions", c.thinker.d_model // c.thinker.n_heads]
 
 
-def counted(profile: str) -> dict[str, int]:
+@remembered
+def counted(profile: Path) -> dict[str, int]:
     """Parameters of every component of a profile, those that only training uses too."""
-    components, others = count_components(*read_shapes(f"profiles/{profile}.yaml"))
+    components, others = count_components(*read_shapes(str(profile)))
     return components | others | {"total": sum(components.values())}
 
 
-def filled(page: str, text: str) -> str:
-    """A page with its tables.
+def filled(root: Path, what: str) -> str:
+    """One of `TABLES`.
 
     Raises:
-        UserError: if a marker or a profile is missing.
+        UserError: if there is none of this name, or a profile is missing.
     """
-    shapes = {name: read_shapes(f"profiles/{name}.yaml")[0] for name in PROFILES}
-    numbers = {name: counted(name) for name in PROFILES}
-    for mark, (rows, parts) in PAGES[page].items():
-        body = [[label, *(size(shapes[name]) for name in PROFILES)] for label, size in rows]
-        body += [[f"parameters: {part}", *(f"{numbers[name][part]:,}" for name in PROFILES)] for part in parts]
-        text = replace(text, mark, table(["", *PROFILES], body, right=5), page)
-    return text
-
-
-def update(check: bool) -> None:
-    """Write the pages, or only compare them.
-
-    Raises:
-        UserError: if something is missing, or with `check` if a page differs.
-    """
-    for page in PAGES:
-        path = Path(page)
-        if not path.is_file():
-            raise UserError(f"{path}: no such file; run this in the root of the repository")
-        text = path.read_text(encoding="utf-8")
-        new = filled(page, text)
-        if check and new != text:
-            raise UserError(f"{path}: its sizes differ from profiles/; run `python -m pipelines.sizes`")
-        if new != text:
-            atomic_write_text(path, new)
-
-
-if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description="Fill the tables of sizes in docs/ from profiles/.")
-    parser.add_argument("--check", action="store_true", help="only compare; exit code 2 if a page differs")
-    try:
-        update(parser.parse_args().check)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+    if what not in TABLES:
+        raise UserError(f"no table of sizes {what!r}; there are: {', '.join(TABLES)}")
+    rows, parts = TABLES[what]
+    profiles = [root / "profiles" / f"{name}.yaml" for name in PROFILES]
+    shapes = [read_shapes(str(path))[0] for path in profiles]
+    body = [[label, *(size(shape) for shape in shapes)] for label, size in rows]
+    body += [[f"parameters: {part}", *(f"{counted(path)[part]:,}" for path in profiles)] for part in parts]
+    return table(["", *PROFILES], body, right=5)
