@@ -73,8 +73,8 @@ def pick_device(cfg: DeviceConfig) -> Device:
     Raises:
         UserError: if a CUDA device is asked for and there is none.
     """
-    # Also where PyTorch's own choice is kept: once it is told a number, MKL no longer takes fewer threads when it likes,
-    # and so every process adds up in the same order, whatever ran in it before.
+    # Also where PyTorch's own choice is kept: once it is told a number, MKL no longer takes fewer threads when it
+    # likes, and so every process adds up in the same order, whatever ran in it before.
     torch.set_num_threads(cfg.threads or torch.get_num_threads())
     if cfg.name == "cuda" and not torch.cuda.is_available():
         raise UserError("params.yaml: device.name: no CUDA GPU on this machine; use cpu or auto")
