@@ -1,10 +1,10 @@
 """Stage conversation-shards: tasks over pictures, recordings and facts into ``data/shards/conversations``."""
 
 from muomni.config import scalar, section
+from muomni.data.chat_format import TASK, Fitting
 from muomni.data.conversations import ConversationsConfig, write_conversations
 from muomni.data.files import check_manifest
 from muomni.data.image_corpus import ImagesConfig
-from muomni.data.own_conversations import TASK, Fitting
 from muomni.data.speech_corpus import SpeechConfig
 from pipelines.run import main, new_dir
 

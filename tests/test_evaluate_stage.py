@@ -19,10 +19,11 @@ from muomni.audio_encoder import CTCHead
 from muomni.checkpoint import make_card, save_checkpoint
 from muomni.data.files import write_jsonl, write_manifest
 from muomni.data.packing import pack_corpus
-from muomni.data.shards import SPLITS, ShardWriter, write_index
+from muomni.data.shards import SPLITS, ShardWriter, read_shards, write_index
 from muomni.errors import UserError
 from muomni.evaluate.listening import SIGNALS
 from muomni.mel import log_mel
+from muomni.omni import load_omni
 from muomni.tokenizer import Tokenizer
 from muomni.train.c_vision_encoder import ContrastiveHeads
 from pipelines import evaluate
@@ -176,6 +177,35 @@ def test_every_file_is_written_and_a_second_run_writes_the_same(
     evaluate.run()
     second = files()
     assert second.keys() == first.keys() and [name for name in first if first[name] != second[name]] == []
+
+
+def test_held_out_conversations_of_ones_own_have_a_figure_and_change_no_other(project: Path) -> None:
+    evaluate.run()
+    before = json.loads((project / "metrics/summary.json").read_text())
+    omni = json.loads((project / "metrics/omni.json").read_text())
+    assert not any(name.startswith("own") for name in before) and "own" not in omni
+    folder = project / "data/shards/conversations"
+    red, brown = picture("red"), picture("brown")
+    own = [
+        talk("own", "own", "And this?", "A thing that is red.", "A thing that is red.", png=red),
+        talk("own", "own", "Say it.", "I will not.", "I will not.", png=brown, flac=tone(1)[1]),
+        talk("own", "own", "Long. " * 400, "Too long.", "Too long."),
+    ]
+    second = talk("own", "own", "Why?", "Because I can.", "Because I can.")["json"]["messages"]
+    own[0]["json"]["messages"] += second
+    shards(folder, [*({n: v for n, v in s.items() if n != "__key__"} for s in read_shards(folder, "test")), *own])
+    evaluate.run()
+    after = json.loads((project / "metrics/summary.json").read_text())
+    found = json.loads((project / "metrics/omni.json").read_text())["own"]
+    assert found["left_out"] == 1 and "own" not in json.loads((project / "metrics/omni.json").read_text())["tasks"]
+    model, tokenizer = load_omni(project / "checkpoints/omni", torch.device("cpu"))[:2]
+    said = [message["content"][0]["text"] for s in own[:2] for message in s["json"]["messages"][1::2]]
+    assert found["perplexity"]["n"] == sum(len(tokenizer.encode(text)) + 1 for text in said)  # and where each ends
+    # Random weights: about as likely as any token, with the question or with another one.
+    for name in ("own_perplexity", "own_perplexity_exchanged"):
+        assert 0.2 < after[name]["value"] / model.cfg.thinker.vocab_size < 5, name
+    assert {name: figure for name, figure in after.items() if not name.startswith("own")} == before
+    assert "Because I can." in (project / "metrics/samples/answers.tsv").read_text()
 
 
 def test_a_missing_checkpoint_and_an_unknown_voice_are_one_line(project: Path) -> None:

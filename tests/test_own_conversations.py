@@ -17,8 +17,9 @@ from stage_tasks import LOOP, make_data, remade
 
 from muomni.config import parse
 from muomni.data.badsamples import BadSamples
+from muomni.data.chat_format import Fitting, OwnConversation
 from muomni.data.conversations import ConversationsConfig, write_conversations
-from muomni.data.own_conversations import Fitting, OwnConversation, read_conversations
+from muomni.data.own_conversations import read_conversations
 from muomni.data.shards import ShardWriter, read_index, read_shards, write_index
 from muomni.data.tasks import TASKS
 from muomni.errors import UserError
@@ -205,26 +206,60 @@ def made(tmp_path: Path, cfg: ConversationsConfig, name: str = "made") -> dict[s
     return write_conversations(cfg, 0, *places, FITTING)
 
 
-def test_shards_hold_them_beside_the_generated_ones_in_training_alone(tmp_path: Path) -> None:
-    reasons = write(tmp_path / "in", 90, 9)
+def test_shards_hold_them_beside_the_generated_ones_and_weights_are_of_training_alone(tmp_path: Path) -> None:
+    reasons = write(tmp_path / "in", 270, 9)
     text = f"- {{source: jsonl, path: {tmp_path / 'in'}, weight: 2, name: mine, licence: CC0}}\n"
     (tmp_path / "mixture.yaml").write_text(text)
     cfg = config(source="mixture", path=str(tmp_path / "mixture.yaml"), max_bad_fraction=0.2)
     index = made(tmp_path, cfg)
     assert index == read_index(tmp_path / "made")
-    assert index["tasks"]["train"]["own"] == 2 * 80 and index["splits"]["train"]["samples"] == 160 + 6
-    assert index["splits"]["test"]["samples"] == 2 and "own" not in index["tasks"]["test"]
-    assert len(index["bad"]) == len(reasons) == 10
+    own = {
+        split: [s["json"] for s in read_shards(tmp_path / "made", split) if s["json"]["task"] == "own"]
+        for split in ("train", "valid", "test")
+    }
+    assert {split: tasks.get("own", 0) for split, tasks in index["tasks"].items()} == {
+        s: len(r) for s, r in own.items()
+    }
+    assert len(own["train"]) % 2 == 0 and len(own["train"]) / 2 + len(own["valid"]) + len(own["test"]) == 240
+    assert own["valid"] and own["test"] and index["splits"]["train"]["samples"] == len(own["train"]) + 6
+    keys = {split: {row["key"] for row in rows} for split, rows in own.items()}
+    assert not keys["train"] & (keys["valid"] | keys["test"]) and not keys["valid"] & keys["test"]
+    assert len({row["line"] for rows in own.values() for row in rows}) == sum(map(len, own.values()))
+    assert len(index["bad"]) == len(reasons) == 30
     assert {entry["item"] for entry in index["bad"]} == {f"mine/{item}" for item in reasons}
     origin = index["origins"][0]
-    assert (origin["items"], origin["bad"], origin["weight"], origin["licence"]) == (80, 10, 2.0, "CC0")
-    own = [sample for sample in read_shards(tmp_path / "made", "train") if sample["json"]["task"] == "own"]
-    assert len({sample["json"]["line"] for sample in own}) == 160
+    assert (origin["items"], origin["bad"], origin["weight"], origin["licence"]) == (240, 30, 2.0, "CC0")
     assert made(tmp_path, cfg, "again") == index
     with pytest.raises(
-        UserError, match=r"conversations.path: 10 of 90 samples are bad .*max_bad_fraction.*the first is mine/"
+        UserError, match=r"conversations.path: 30 of 270 samples are bad .*max_bad_fraction.*the first is mine/"
     ):
         made(tmp_path, cfg.model_copy(update={"max_bad_fraction": 0.1}), "third")
+
+
+def test_the_same_questions_are_in_one_split_whatever_the_answers(tmp_path: Path) -> None:
+    rows = [
+        {"messages": [user(f"Question  {n // 2}?" if n % 2 else f"question {n // 2}?"), said(f"{n}")]}
+        for n in range(400)
+    ]
+    put(tmp_path / "in/all.jsonl", "\n".join(map(json.dumps, rows)).encode())
+    found, _ = read_conversations("jsonl", str(tmp_path / "in"), FITTING, 0, BadSamples(0, "x"))
+    splits = [item.split for item in found]
+    assert splits[::2] == splits[1::2] and len(found) == 400
+    assert {split: splits[::2].count(split) for split in ("valid", "test")} == {
+        "valid": pytest.approx(8, abs=7),
+        "test": pytest.approx(12, abs=9),
+    }
+    other, _ = read_conversations("jsonl", str(tmp_path / "in"), FITTING, 1, BadSamples(0, "x"))
+    assert [item.split for item in other] != splits
+
+
+def test_the_same_by_any_number_of_workers(tmp_path: Path) -> None:
+    write(tmp_path / "in", 300, 9)
+    results = []
+    for workers in (1, 2, 3, 7):
+        bad = BadSamples(1.0, "x")
+        results.append((read_conversations("jsonl", str(tmp_path / "in"), FITTING, 0, bad, workers)[0], bad.items))
+    assert all(result == results[0] for result in results)
 
 
 @pytest.mark.parametrize(

@@ -9,9 +9,10 @@ from tqdm import tqdm
 
 from muomni.config import Section
 from muomni.data.badsamples import BadSamples
+from muomni.data.chat_format import TASK, Fitting, OwnConversation
 from muomni.data.known import read_concepts
 from muomni.data.mixtures import told
-from muomni.data.own_conversations import TASK, Fitting, OwnConversation, read_conversations
+from muomni.data.own_conversations import read_conversations
 from muomni.data.shards import SPLITS, ShardWriter, read_shards, write_index
 from muomni.data.tasks import TASKS, Conversation, SplitConversations
 from muomni.data.utterances import read_recording, read_utterances
@@ -78,8 +79,8 @@ def write_conversations(
         fitting: how pictures and recordings of one's own conversations are made; needed if there are any.
 
     Returns:
-        The index, with ``tasks``: conversations by split and task; with conversations of one's own, which are all for
-        training, also ``origins``: what each of their sources gave.
+        The index, with ``tasks``: conversations by split and task; with conversations of one's own also ``origins``:
+        what each of their sources gave.
 
     Raises:
         UserError: if something is missing or damaged, or a task that is asked for has no material.
@@ -96,9 +97,9 @@ def write_conversations(
         for task in TASKS:
             made += composer.make(task, wanted[task])
         tasks[split] = {task: sum(item.task == task for item in made) for task in TASKS}
-        if own and split == "train":
-            tasks[split][TASK] = len(own)
-            made += own
+        if mine := [item for item in own if item.split == split]:
+            tasks[split][TASK] = len(mine)
+            made += mine
         random.Random(f"{seed}:order:{split}").shuffle(made)
         with ShardWriter(folder, split, cfg.per_shard) as writer:
             for number, item in enumerate(tqdm(made, desc=f"conversations {split}")):

@@ -10,6 +10,7 @@ from muomni.evaluate.blind import Asked, Blind
 from muomni.evaluate.measure import Figure, character_errors, figure, share, word_errors
 
 WRITTEN = ("dictation", "read_aloud")  # tasks whose answer is a whole text, scored by its errors
+OWN = "own"  # the task of conversations that somebody brought: `muomni.evaluate.own` scores them
 LOOKING = ("name", "single", "scene", "spoken_scene")  # tasks whose questions are about a picture
 
 
@@ -36,7 +37,7 @@ def score_answers(pairs: Sequence[tuple[Dialogue, Reply]], blind: Blind) -> dict
         ``blind_by`` (what it goes by) and ``above_blind``, the difference.
     """
     found: dict[str, dict[str, Any]] = {}
-    for task in sorted({dialogue.task for dialogue, _ in pairs} - set(WRITTEN)):
+    for task in sorted({dialogue.task for dialogue, _ in pairs} - {*WRITTEN, OWN}):
         mine = [(d, r) for d, r in pairs if d.task == task]
         scores: dict[str, Any] = {
             "accuracy": share([d.is_right(r.text) for d, r in mine]),

@@ -48,6 +48,8 @@ HEADLINES = {
     "dictation_cer_all_voices": ("lower", "omni", "written", "dictation", "all", "cer"),
     "read_aloud_text_cer": ("lower", "omni", "written", "read_aloud", "all", "cer"),
     "read_aloud_cer": ("lower", "omni", "speech", "read_aloud", "cer"),
+    "own_perplexity": ("lower", "omni", "own", "perplexity"),
+    "own_perplexity_exchanged": ("neither", "omni", "own", "exchanged"),
 }
 
 

@@ -11,12 +11,13 @@ from torch import Tensor
 from muomni.audio_encoder import normalise
 from muomni.data.dialogues import Dialogue, Dialogues
 from muomni.data.shards import read_shards
-from muomni.evaluate.answering import score_answers, score_written
+from muomni.evaluate.answering import OWN, score_answers, score_written
 from muomni.evaluate.asking import Asker, Reply
 from muomni.evaluate.blind import Asked, Blind
 from muomni.evaluate.config import EvaluateConfig, first
 from muomni.evaluate.judge import Judge, listening
 from muomni.evaluate.measure import mean
+from muomni.evaluate.own import score_own
 from muomni.evaluate.parts import Parts
 from muomni.evaluate.speech import judged
 from muomni.evaluate.swaps import swap_pictures, swap_questions, swap_recordings, verdict
@@ -86,6 +87,8 @@ def answer_all(parts: Parts, cfg: EvaluateConfig, judge: Judge | None, shards: P
     accuracies = [task["accuracy"]["value"] for task in found.scores["tasks"].values()]
     if accuracies:
         found.scores["accuracy"] = mean(accuracies, cfg.seed)
+    if own := score_own(asker, [d for d in dialogues if d.task == OWN], cfg.seed):
+        found.scores[OWN] = own
     found.spoken = spoken_answers(parts, cfg, judge, asker, pairs)
     for task in ("read_aloud", *SPOKEN):
         mine = [(d, r, heard) for d, r, _, heard in found.spoken if d.task == task]
