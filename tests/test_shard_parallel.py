@@ -21,7 +21,7 @@ from muomni.errors import UserError
 TASKS = {"train": runs_of(97, 10), "valid": runs_of(8, 3), "test": []}
 
 
-def backwards(call: Any, tasks: list[Any], workers: int, *args: Any) -> Iterator[Any]:
+def backwards(call: Any, tasks: list[Any], workers: int, *args: Any, needs: Any) -> Iterator[Any]:
     """Another executor: works on the tasks in any order, in threads."""
     order = list(range(len(tasks)))
     random.Random(workers).shuffle(order)
@@ -55,6 +55,22 @@ def test_the_same_bytes_for_every_number_of_workers(tmp_path: Path, workers: int
     write(tmp_path / "any", workers=workers, max_bytes=30_000, executor=backwards)
     assert sha256_folder(tmp_path / "one") == sha256_folder(tmp_path / "any")
     assert not [path for path in (tmp_path / "many").iterdir() if path.name.startswith(".")]
+
+
+@pytest.mark.parametrize("cut", [False, True])
+def test_a_segment_that_is_not_here_is_one_line(tmp_path: Path, cut: bool) -> None:
+    """As with a worker on another machine that has the path, but on a disk of its own."""
+
+    def elsewhere(call: Any, tasks: list[Any], workers: int, *args: Any, needs: Any) -> Iterator[Any]:
+        assert needs == [tmp_path / "mels/.segments"]
+        for number, result in enumerate(backwards(call, tasks, workers, *args, needs=needs)):
+            path = Path(args[0]) / f"{number:06d}"
+            path.write_bytes(path.read_bytes()[:-1]) if cut else path.unlink()
+            yield result
+
+    with pytest.raises(UserError, match="a worker says that it wrote it") as caught:
+        write(tmp_path / "mels", executor=elsewhere)
+    assert "\n" not in str(caught.value)
 
 
 def test_bad_samples_are_set_aside_and_the_others_fill_the_shards(tmp_path: Path) -> None:

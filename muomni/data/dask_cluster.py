@@ -29,7 +29,7 @@ except ImportError:
 
 LARGEST_CALL = 4_000_000  # bytes of a function's arguments: what is large is read from files by the worker
 LARGEST_RESULT = 512_000_000  # bytes; several of them wait here for their turn
-PACKAGES = ("numpy", "pillow", "soundfile", "soxr", "torch", "hibari-tts", "espeakng-loader", "resvg-py")
+PACKAGES = ("numpy", "pillow", "soundfile", "av", "soxr", "torch", "hibari-tts", "espeakng-loader", "resvg-py")
 CONNECTING, WORKERLESS = 15.0, 60.0  # seconds until a scheduler has answered, and until there is a worker
 
 _one_at_a_time = threading.Lock()  # a worker has several threads; voices and their libraries are not made for that

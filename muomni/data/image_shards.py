@@ -43,7 +43,9 @@ def write_image_shards(
             raise UserError(f"{corpus}: no picture for the {split} split; give a name three pictures or more")
         total = count_pictures(corpus, config, split)
         tasks[split] = [(split, *run) for run in runs_of(total, PER_TASK)]
-    found = write_in_parallel(folder, tasks, _pictures, *args, per_shard=config.per_shard, workers=workers)
+    found = write_in_parallel(
+        folder, tasks, _pictures, *args, per_shard=config.per_shard, workers=workers, needs=[corpus]
+    )
     shards = {split: written.shards for split, written in found.items()}
     kinds = {split: dict(sorted(Counter(written.notes).items())) for split, written in found.items()}
     # Imported late: a process that only composes need not load what reads shards.

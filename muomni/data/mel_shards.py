@@ -52,7 +52,7 @@ def write_mel_shards(
     tasks = {split: [some[first:end] for first, end in runs_of(len(some), PER_TASK)] for split, some in mine.items()}
     workers = workers or max(1, min(os.cpu_count() or 1, len(rows) // WORTH_A_WORKER))
     where = str(Path(corpus).absolute())
-    found = write_in_parallel(folder, tasks, _mels, where, cfg, per_shard=PER_SHARD, workers=workers)
+    found = write_in_parallel(folder, tasks, _mels, where, cfg, per_shard=PER_SHARD, workers=workers, needs=[corpus])
     speakers: dict[str, dict[str, dict[str, Any]]] = {}
     for split, some in mine.items():
         minutes: dict[str, list[float]] = defaultdict(list)

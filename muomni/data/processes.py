@@ -238,7 +238,9 @@ def executor(workers: int) -> Executor[Any]:
     return DaskExecutor(address)
 
 
-def in_processes(work: Callable[..., Result], items: Sequence[Item], workers: int, *args: Any) -> Iterator[Result]:
+def in_processes(
+    work: Callable[..., Result], items: Sequence[Item], workers: int, *args: Any, needs: Sequence[str | Path] = ()
+) -> Iterator[Result]:
     """`Executor.map` by an executor of its own, which ends with the last result."""
     with executor(workers) as pool:
-        yield from pool.map(work, items, *args)
+        yield from pool.map(work, items, *args, needs=needs)

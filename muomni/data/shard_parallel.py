@@ -19,6 +19,7 @@ from muomni.data.files import atomic_write_json, naming, sha256_file, temporary_
 from muomni.data.processes import in_processes
 from muomni.data.shard_format import encode_sample
 from muomni.data.shard_writer import ShardWriter
+from muomni.errors import UserError
 
 Task = TypeVar("Task")
 # `in_processes`, or another function that calls it on other machines, which see the same folder.
@@ -60,6 +61,7 @@ def write_in_parallel(
     workers: int,
     max_bytes: int | None = None,
     inputs: str | None = None,
+    needs: Sequence[str | Path] = (),
     executor: Executor = in_processes,
 ) -> dict[str, Written]:
     """Write the tars of all splits.
@@ -74,6 +76,7 @@ def write_in_parallel(
         max_bytes: bytes of samples a tar at most; None: no limit.
         inputs: names all that the samples depend on, for example a hash of configuration and corpus. Given, a run
             after one that was killed takes over the segments that are whole.
+        needs: further files and folders that every worker must see at the same absolute paths.
         executor: maps `segment` over the numbered tasks, results in order, as `in_processes` does.
 
     Returns:
@@ -81,7 +84,7 @@ def write_in_parallel(
 
     Raises:
         ValueError: for a key that occurs twice in a split.
-        UserError: if a worker was killed, or as `work` raises it.
+        UserError: if a task killed its worker again and again, a worker has another folder, or as `work` raises it.
     """
     parts = Path(folder).absolute() / ".segments"  # workers may run elsewhere
     if inputs is None:
@@ -89,7 +92,7 @@ def write_in_parallel(
     parts.mkdir(parents=True, exist_ok=True)
     numbered = list(enumerate(task for some in tasks.values() for task in some))
     try:
-        results = enumerate(executor(segment, numbered, workers, str(parts), inputs, work, args))
+        results = enumerate(executor(segment, numbered, workers, str(parts), inputs, work, args, needs=[parts, *needs]))
         found = {}
         for split, some in tasks.items():
             with ShardWriter(folder, split, per_shard, max_bytes) as writer:
@@ -107,7 +110,10 @@ def _join(parts: Path, results: Iterable[tuple[int, dict[str, Any]]], writer: Sh
     """Append the samples of segments, in order."""
     written = Written([])
     for number, found in results:
-        path = parts / f"{number:06d}"
+        path, size = parts / f"{number:06d}", sum(size for _, size in found["samples"])
+        # A worker on another machine may have the path, but on a disk of its own.
+        if not path.is_file() or path.stat().st_size != size:
+            raise UserError(f"{path}: a worker says that it wrote it, but it is not here; have all see the same folder")
         with path.open("rb") as file:
             for key, size in found["samples"]:
                 writer.append(key, file.read(size))
