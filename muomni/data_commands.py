@@ -6,11 +6,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 from muomni.check.adding import add_profile
+from muomni.check.conversations import check_conversations
 from muomni.check.findings import Section, lines
 from muomni.check.layouts import KINDS, Found, found_in
 from muomni.check.page import page
 from muomni.check.pictures import check_pictures
-from muomni.check.settings import pictures_config, speech_config, text_config
+from muomni.check.settings import conversations_config, pictures_config, speech_config, text_config
 from muomni.check.speech import check_speech
 from muomni.check.text import check_text
 from muomni.config import near
@@ -65,6 +66,9 @@ def checked(found: Found, args: argparse.Namespace, params: Params) -> tuple[Sec
     if found.what == "text":
         text = text_config(params, found)
         return check_text(text, params.seed, script, tokenizer), text.max_bad_fraction
+    if found.what == "conversations":
+        talks = conversations_config(params, found)
+        return check_conversations(talks, params, script, tokenizer, args.workers), talks.max_bad_fraction
     images = pictures_config(params, found)
     return check_pictures(images, params.seed, script, tokenizer), images.max_bad_fraction
 

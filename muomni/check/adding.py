@@ -12,13 +12,15 @@ from ruamel.yaml import YAML
 
 from muomni.check.layouts import Found
 from muomni.check.pictures import parts_of
-from muomni.check.settings import NO_SCENES, pictures_config, speech_config, text_config
+from muomni.check.settings import NO_SCENES, conversations_config, pictures_config, speech_config, text_config
 from muomni.data.badsamples import BadSamples
+from muomni.data.chat_format import TASK
 from muomni.data.concepts import by_name
 from muomni.data.files import atomic_write_text, temporary_name
 from muomni.data.mixtures import Origin
-from muomni.data.own_speech import own_utterances
+from muomni.data.own_speech import read_sources
 from muomni.data.picture_sources import entries
+from muomni.data.speech_corpus import CLEAR_VOICE
 from muomni.data.speech_sources import OWN
 from muomni.errors import UserError, one_line
 from muomni.params import Params, read_params
@@ -27,6 +29,7 @@ PROFILES = Path("profiles")
 SOURCES = Path("sources")  # files of mixtures
 MOST_VOICES = 8
 LEAST_RECORDINGS = 100  # of a further voice
+OWN_SHARE = 0.2  # of the conversations that stage e-omni trains on, where all others together are about 1
 SPLITS = ("train", "valid", "test")
 Changes = dict[tuple[str, ...], Any]
 
@@ -40,28 +43,45 @@ def without(tasks: Sequence[str]) -> Changes:
 def speech_changes(params: Params, found: Found, name: str, columns: Mapping[str, str]) -> Changes:
     """The source, and the voices that have enough recordings; a voice without a name gets the profile's."""
     config = speech_config(params, found, columns, "")
-    spoken, _ = own_utterances(config.source, config.path, params.seed, BadSamples(1.0, "speech"), columns)
+    parts = [part for part in config.parts() if part.source != "embedded"]
+    where, bad = f"speech.path: {config.path}", BadSamples(1.0, "speech")
+    spoken = [item for s in read_sources(parts, params.seed, bad, list, where, states=False) for item in s.items]
+    embedded = len(parts) < len(config.parts())
     counts = Counter(item.speaker for item in spoken)
     splits: dict[str, set[str]] = {}
     for item in spoken:
         splits.setdefault(item.speaker, set()).add(item.split)
     changes: Changes = {("speech", key): getattr(config, key) for key in ("source", "path")}
-    if columns:
+    if found.source == "mixture":  # its file has them for each source
+        changes |= {("speech", "columns"): {}, ("speech", "speaker"): ""}
+    elif columns:
         changes["speech", "columns"] = dict(columns)
-    if OWN in counts:
+    if OWN in counts and found.source != "mixture":
         changes["speech", "speaker"] = name
     whole = [speaker for speaker, _ in counts.most_common() if splits[speaker] >= set(SPLITS)]
-    if not whole:
+    if not whole and not embedded:
         raise UserError(
             f"{found.address}: no speaker is in training, validation and test, as a voice has to be; set "
             "talker.voices, d_codec.speaker and evaluate.speaker by hand"
         )
     some = [speaker for at, speaker in enumerate(whole) if at == 0 or counts[speaker] >= LEAST_RECORDINGS]
-    voices = [name if speaker == OWN else speaker for speaker in some[:MOST_VOICES]]
+    voices = [name if speaker == OWN and found.source != "mixture" else speaker for speaker in some]
+    voices = [*([CLEAR_VOICE] if embedded and CLEAR_VOICE not in voices else []), *voices][:MOST_VOICES]
     changes["talker", "voices"] = voices
     changes["d_codec", "speaker"] = voices[0] if len(voices) == 1 else ""
     changes["evaluate", "speaker"] = voices[0]
+    if embedded:
+        return changes
     return changes | without(("spoken_scene", "spoken_world"))  # nobody asked about pictures in it
+
+
+def conversation_changes(params: Params, found: Found) -> Changes:
+    """The source, and a share of the training if they have none yet."""
+    config = conversations_config(params, found)
+    changes: Changes = {("conversations", key): getattr(config, key) for key in ("source", "path")}
+    if not params.e_omni.weights.own:
+        changes["e_omni", "weights", TASK] = OWN_SHARE
+    return changes
 
 
 def text_changes(params: Params, found: Found) -> Changes:
@@ -118,6 +138,8 @@ def add_profile(found: Sequence[Found], name: str, columns: Mapping[str, str], b
     for one in found:
         if one.what == "speech":
             changes |= speech_changes(params, one, name, columns)
+        elif one.what == "conversations":
+            changes |= conversation_changes(params, one)
         else:
             changes |= text_changes(params, one) if one.what == "text" else picture_changes(params, one, name)
     yaml = YAML()

@@ -26,6 +26,7 @@ PROBLEMS: dict[str, tuple[str, str]] = {
     "characters that the tokenizer lacks": ("spoils", "train a tokenizer on these texts, or replace the characters"),
     "low sample rate": ("note", "record at 16 kHz or more, if it can be had: the highest sounds are missing"),
     "sound without a text": ("note", "write its text into the table, if it shall be learned"),
+    "too long for the context": ("spoils", "make it shorter: stage e-omni leaves it out"),
     "tiny picture": ("spoils", "give a larger one: it is made larger by blurring"),
     "huge picture": ("note", "make it smaller, if reading takes too long"),
     "no licence is stated": ("note", "put a LICENSE file beside the data"),
@@ -63,7 +64,7 @@ class Section:
     """What was found of one source.
 
     Attributes:
-        what: text, speech or pictures.
+        what: text, speech, pictures or conversations.
         source: how it is read, a value of ``<what>.source``.
         address: where it is.
         total: items, the bad ones among them.

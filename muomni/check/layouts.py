@@ -1,9 +1,11 @@
 """Which kinds of data a folder holds, by the names of its files."""
 
+import json
 import re
 from dataclasses import dataclass
 
 from muomni.data.folders import Folder
+from muomni.data.own_conversations import LONGEST_LINE
 from muomni.data.picture_sources import PICTURES as ENDS
 from muomni.data.speech_files import MOST_TABLE
 from muomni.errors import UserError
@@ -22,13 +24,16 @@ KINDS = {
     "pictures": ("pictures", "folder"),
     **{kind: ("pictures", kind) for kind in PICTURES},
     "pictures-mixture": ("pictures", "mixture"),
+    "speech-mixture": ("speech", "mixture"),
+    "conversations": ("conversations", "jsonl"),
+    "conversations-mixture": ("conversations", "mixture"),
 }
 TABLES = {"captions.jsonl", "metadata.jsonl", "manifest.jsonl"}  # JSON lines that are no prose
 
 
 @dataclass(frozen=True)
 class Found:
-    """A source: text, speech or pictures, how it is read, and its address."""
+    """A source: text, speech, pictures or conversations, how it is read, and its address."""
 
     what: str
     source: str
@@ -88,11 +93,25 @@ def _here(folder: Folder, names: list[str], address: str) -> list[Found]:
         found.append(Found("pictures", seen, address))
     if found:
         return found
+    if _talks(folder, top):
+        return [Found("conversations", "jsonl", address)]
     prose = [n for n in names if n.split("/")[-1] not in TABLES and not re.match(r"licen[cs]e|copying|readme", n, re.I)]
     for source, ends in (("files", (".txt", ".jsonl")), ("jsonl", (".ndjson",)), ("parquet", (".parquet",))):
         if any("/" not in name and name.lower().endswith(ends) for name in prose):
             found.append(Found("text", source, address))
     return found
+
+
+def _talks(folder: Folder, top: set[str]) -> bool:
+    """Whether the first line of the first file of JSON lines is in the chat format."""
+    for name in sorted(name for name in top - TABLES if name.lower().endswith((".jsonl", ".ndjson"))):
+        try:
+            with folder.open(name) as file:
+                row = json.loads(file.readline(LONGEST_LINE))
+        except (ValueError, RecursionError):
+            continue
+        return isinstance(row, dict) and isinstance(row.get("messages"), list)
+    return False
 
 
 def _pictures(names: list[str], top: set[str]) -> str:

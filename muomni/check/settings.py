@@ -6,6 +6,7 @@ from typing import Any
 
 from muomni.check.layouts import Found
 from muomni.config import parse
+from muomni.data.conversations import ConversationsConfig
 from muomni.data.image_corpus import ImagesConfig
 from muomni.data.speech_corpus import SpeechConfig
 from muomni.data.text_corpus import TextConfig
@@ -28,6 +29,12 @@ def speech_config(params: Params, found: Found, columns: Mapping[str, str], spea
 def text_config(params: Params, found: Found) -> TextConfig:
     """Section ``text``; raises UserError for an address with a secret in it."""
     return parse(TextConfig, params.text.model_dump() | {"source": found.source, "path": whole(found.address)}, "text")
+
+
+def conversations_config(params: Params, found: Found) -> ConversationsConfig:
+    """Section ``conversations``; raises UserError for an address with a secret in it."""
+    new = {"source": found.source, "path": whole(found.address)}
+    return parse(ConversationsConfig, params.conversations.model_dump() | new, "conversations")
 
 
 def pictures_config(params: Params, found: Found) -> ImagesConfig:

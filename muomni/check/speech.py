@@ -16,8 +16,8 @@ from muomni.check.findings import Sample, Section
 from muomni.check.sounds import Measured, measure
 from muomni.check.words import check_words, numbers, unheard
 from muomni.data.badsamples import BadSamples
-from muomni.data.own_speech import own_utterances, stated_licences
-from muomni.data.processes import in_processes
+from muomni.data.own_speech import YOURS, SpeechSource, read_sources, stated_licences
+from muomni.data.processes import executor, map_lists
 from muomni.data.speech_corpus import CHUNK, SPLITS, SpeechConfig
 from muomni.data.speech_files import SpeechFolder, read_sound
 from muomni.data.speech_sources import SOUNDS
@@ -53,16 +53,24 @@ def check_speech(
     """
     section = Section("speech", cfg.source, cfg.path)
     bad = BadSamples(1.0, "speech")
-    columns = {str(what): name for what, name in cfg.columns.items()}
-    wanted, repeats = own_utterances(cfg.source, cfg.path, seed, bad, columns, cfg.speaker)
-    folder = SpeechFolder(cfg.path)
+    parts = cfg.parts()
+    # What a weight leaves out of training is looked at as well.
+    mine = [part.model_copy(update={"weight": 1.0}) for part in parts if part.source != "embedded"]
+    if not mine:
+        raise UserError(f"speech.path: {cfg.path}: names no recordings of one's own")
+    sources = read_sources(mine, seed, bad, list, f"speech.path: {cfg.path}", states=False)
+    wanted = [item for source in sources for item in source.items]
+    repeats = [entry for source in sources for entry in source.repeats]
     section.total = len(wanted) + len(bad) + len(repeats)
     for entry in bad.items:
         section.add("cannot be used", entry["item"], entry["reason"])
     for entry in repeats:
         section.add("held-out sentence in training", entry["item"], entry["reason"])
-    found = _measured(section, wanted, cfg, workers)
-    names = _names(wanted, folder)
+    within = {item.id: source.within for source in sources for item in source.items}
+    found = _measured(section, wanted, within, cfg, workers)
+    names = dict[str, str]()
+    for source in sources:
+        names |= {key: f"{source.within}{name}" for key, name in _names(source).items()}
     for item in wanted:
         if item.id in found:
             _judge(section, names[item.id], item, found[item.id], slots, cfg.sample_rate)
@@ -72,39 +80,52 @@ def check_speech(
     check_near_copies(section, items)
     _count(section, good, found)
     check_words(section, ((names[item.id], item.text) for item in good), script, tokenizer)
-    _unlisted(section, folder, {item.source for item in wanted})
-    stated = stated_licences(folder.folder)
-    section.facts["licence"] = "; ".join(stated) or "none is stated"
-    if not stated:
-        section.add("no licence is stated", cfg.path, "no LICENSE file")
+    licences = []
+    for source in sources:
+        _unlisted(section, source)
+        stated = [source.part.licence] if source.part.licence != YOURS else []
+        stated += stated_licences(SpeechFolder(source.part.path).folder)
+        licences += [f"{source.within}{one}" for one in stated]
+        if not stated:
+            section.add("no licence is stated", source.part.path, "no LICENSE file")
+    section.facts["licence"] = "; ".join(licences) or "none is stated"
+    if cfg.source == "mixture":
+        rows = [[s.part.name, s.part.source, len(s.items), s.part.licence] for s in sources]
+        section.tables["sources"] = [["name", "source", "recordings", "licence"], *rows]
+    if len(mine) < len(parts):
+        section.facts["embedded voices"] = "are in the mixture as well, and not looked at"
     section.samples = _samples(section, good, names, found, cfg, seed)
     return section
 
 
-def _names(wanted: list[Utterance], folder: SpeechFolder) -> dict[str, str]:
+def _names(source: SpeechSource) -> dict[str, str]:
     """What messages call the recordings, by id: a file that several rows name has a number from the second on."""
+    folder = SpeechFolder(source.part.path)
     root = str(folder.folder.local.resolve()) if folder.folder.local is not None else folder.folder.address
     names, seen = dict[str, str](), Counter[str]()
-    for item in wanted:
+    for item in source.items:
         seen[item.source] += 1
         again = f" ({seen[item.source]})" if seen[item.source] > 1 else ""
         names[item.id] = item.source.removeprefix(f"{root}/") + again
     return names
 
 
-def _measured(section: Section, wanted: list[Utterance], cfg: SpeechConfig, workers: int) -> dict[str, Measured]:
+def _measured(
+    section: Section, wanted: list[Utterance], within: Mapping[str, str], cfg: SpeechConfig, workers: int
+) -> dict[str, Measured]:
     """Figures of what can be used by id; the rest is noted."""
     heard = [item for item in wanted if speakable(item.text)]
     for item in wanted:
         if not speakable(item.text):
-            section.add("cannot be used", item.source, "the text has nothing that can be spoken")
+            name = f"{within[item.id]}{item.source}"
+            section.add("cannot be used", name, "the text has nothing that can be spoken")
     tasks = [heard[start : start + CHUNK] for start in range(0, len(heard), CHUNK)]
     found = dict[str, Measured]()
-    with tqdm(total=len(heard), desc="speech", unit="recording") as bar:
-        for task, results in zip(tasks, in_processes(measure, tasks, workers, cfg), strict=True):
+    with executor(workers) as pool, tqdm(total=len(heard), desc="speech", unit="recording") as bar:
+        for task, results in zip(tasks, map_lists(pool, measure, tasks, cfg), strict=True):
             for item, result in zip(task, results, strict=True):
                 if isinstance(result, str):
-                    section.add("cannot be used", item.source, result)
+                    section.add("cannot be used", f"{within[item.id]}{item.source}", result)
                 else:
                     found[item.id] = result
             bar.update(len(task))
@@ -162,10 +183,11 @@ def _counted(values: Any) -> str:
     return ", ".join(f"{value:,} ({count:,})" for value, count in Counter(values).most_common(8)) or "none"
 
 
-def _unlisted(section: Section, folder: SpeechFolder, listed: set[str]) -> None:
+def _unlisted(section: Section, source: SpeechSource) -> None:
+    folder, listed = SpeechFolder(source.part.path), {item.source for item in source.items}
     for name in folder.below(*SOUNDS):
         if folder.inside(name) not in listed:
-            section.add("sound without a text", name, "no row names it")
+            section.add("sound without a text", f"{source.within}{name}", "no row names it")
 
 
 def _samples(

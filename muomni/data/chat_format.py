@@ -51,12 +51,14 @@ class OwnConversation:
         id: of the line; a repeated one has ``#2`` at its end.
         messages: in the shards' form, media named by member.
         members: PNG and FLAC bytes by name.
+        digests: SHA-256 of the file that each member was made of.
         split: train, valid or test.
     """
 
     id: str
     messages: list[dict[str, Any]]
     members: dict[str, bytes] = field(default_factory=dict)
+    digests: dict[str, str] = field(default_factory=dict)
     split: str = "train"
     task: str = TASK
 
@@ -67,7 +69,7 @@ class OwnConversation:
         digest = hashlib.blake2b(digest_size=16)
         for part in asked:
             text = " ".join(part["text"].lower().split()).encode() if part["type"] == "text" else b""
-            data = text or hashlib.sha256(self.members[part["member"]]).digest()
+            data = text or self.digests[part["member"]].encode()
             digest.update(f"{part['type']}\0{len(data)}\0".encode() + data)
         return f"{TASK}:{digest.hexdigest()}"
 
@@ -114,6 +116,7 @@ class _Reader:
     def __init__(self, folder: Folder, fitting: Fitting) -> None:
         self.folder, self.fitting = folder, fitting
         self.members: dict[str, bytes] = {}
+        self.digests: dict[str, str] = {}
 
     def read(self, item: str, line: bytes) -> OwnConversation:
         """The conversation of a line; raises ValueError with the reason if it cannot be used."""
@@ -148,7 +151,7 @@ class _Reader:
             raise ValueError("it does not end with the assistant's answer")
         if rules:
             messages[0]["content"] = _ruled(rules[0]["text"], messages[0]["content"])
-        return OwnConversation(item, messages, self.members)
+        return OwnConversation(item, messages, self.members, self.digests)
 
     def _parts(self, message: dict[str, Any], where: str, role: str) -> list[dict[str, str]]:
         content = message.get("content")
@@ -177,26 +180,27 @@ class _Reader:
     def _medium(self, kind: str, name: str, at: str) -> dict[str, str]:
         if len(self.members) == MOST_MEDIA:
             raise ValueError(f"{at}: more than {MOST_MEDIA} pictures and recordings")
-        makers: dict[str, tuple[str, Callable[[str], bytes]]] = {
-            "image": ("png", self._picture),
-            "audio": ("flac", self._recording),
+        makers: dict[str, tuple[str, int, Callable[[bytes], bytes]]] = {
+            "image": ("png", MOST_BYTES, self._picture),
+            "audio": ("flac", MOST_SOUND, self._recording),
         }
-        ending, make = makers[kind]
+        ending, most, make = makers[kind]
         member = f"{sum(known.endswith(ending) for known in self.members)}.{ending}"
         try:
-            self.members[member] = make(name)
+            data = self.folder.read(name, most)
+            self.members[member], self.digests[member] = make(data), hashlib.sha256(data).hexdigest()
         except ValueError as error:
             raise ValueError(f"{at}: {shortened(name, 100)}: {error}") from None
         return {"type": kind, "member": member}
 
-    def _picture(self, name: str) -> bytes:
-        image = square(load_image(self.folder.read(name, MOST_BYTES), MOST_PIXELS), self.fitting.size_px)
+    def _picture(self, data: bytes) -> bytes:
+        image = square(load_image(data, MOST_PIXELS), self.fitting.size_px)
         buffer = io.BytesIO()
         image.save(buffer, "PNG")
         return buffer.getvalue()
 
-    def _recording(self, name: str) -> bytes:
-        data, rate = self.folder.read(name, MOST_SOUND), self.fitting.sample_rate
+    def _recording(self, data: bytes) -> bytes:
+        rate = self.fitting.sample_rate
         if not data:
             raise ValueError("empty file")
         try:

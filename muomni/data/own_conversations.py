@@ -32,7 +32,13 @@ class ConversationPart(Part):
 
 
 def read_conversations(
-    source: str, address: str, fitting: Fitting, seed: int, bad: BadSamples, workers: int | None = None
+    source: str,
+    address: str,
+    fitting: Fitting,
+    seed: int,
+    bad: BadSamples,
+    workers: int | None = None,
+    weighed: bool = True,
 ) -> tuple[list[OwnConversation], list[Origin]]:
     """All usable conversations in the order of the lines, those for training as often as their source weighs.
 
@@ -43,6 +49,7 @@ def read_conversations(
         seed: the project's; decides the splits, and which conversations a weight's fraction repeats.
         bad: takes the lines that cannot be used, each with the first reason.
         workers: processes; by default as many as there are processors and lines for. They change no byte.
+        weighed: False for each of them once, whatever its source weighs.
 
     Raises:
         UserError: if a folder is missing or has no such file.
@@ -57,7 +64,7 @@ def read_conversations(
             replace(c, split=split_of(c.key, seed, *CAPTIONED_SHARES))
             for c in _read(part, fitting, bad, origin, workers)
         ]
-        often = times([item.id for item in mine if item.split == "train"], part.weight, seed)
+        often = times([item.id for item in mine if item.split == "train"], part.weight if weighed else 1, seed)
         for item in mine:
             found += [item] * (often.get(item.id, 1) > 0)
             found += [replace(item, id=f"{item.id}#{n}") for n in range(2, often.get(item.id, 1) + 1)]
