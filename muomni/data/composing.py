@@ -10,8 +10,6 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
-
 from muomni.data.concepts import Concept
 from muomni.data.files import read_jsonl
 from muomni.data.image_corpus import CAPTIONED, CONCEPTS, ImagesConfig, corpus_concepts
@@ -22,22 +20,22 @@ from muomni.errors import UserError
 Sample = tuple[str, bytes, dict[str, Any]]  # key, PNG, description
 
 
-def load_drawings(corpus: str | Path, split: str) -> dict[str, list[Drawing]]:
-    """The drawings that a split may show, by name.
+def load_drawings(corpus: str | Path, split: str, known: dict[str, Drawing] | None = None) -> dict[str, list[Drawing]]:
+    """The drawings that a split may show, by name; their files are read when they are first used.
 
-    Raises:
-        UserError: if one is missing or damaged.
+    Args:
+        corpus: the folder that stage corpus-images wrote.
+        split: train, valid or test.
+        known: drawings by file, of other splits too; takes those that are new. So a process has each but once.
     """
     found: dict[str, list[Drawing]] = defaultdict(list)
+    known = {} if known is None else known
     for row in read_jsonl(Path(corpus) / CONCEPTS, "corpus-images"):
-        if row["split"] not in (None, split):
-            continue
-        path = Path(corpus) / row["file"]
-        try:
-            with Image.open(path) as image:
-                found[row["name"]].append(Drawing(image.convert("RGBA"), _style(row)))
-        except (OSError, ValueError) as error:
-            raise UserError(f"{path}: cannot be read ({error}); run `dvc repro --force corpus-images`") from None
+        if row["split"] in (None, split):
+            file = row["file"]
+            if file not in known:
+                known[file] = Drawing(Path(corpus) / file, _style(row))
+            found[row["name"]].append(known[file])
     return dict(found)
 
 
@@ -87,11 +85,14 @@ class SplitComposer:
         config: section ``images``.
         seed: the project's seed.
         split: train, valid or test.
+        known: see `load_drawings`.
     """
 
-    def __init__(self, corpus: str, config: ImagesConfig, seed: int, split: str) -> None:
+    def __init__(
+        self, corpus: str, config: ImagesConfig, seed: int, split: str, known: dict[str, Drawing] | None = None
+    ) -> None:
         self.seed, self.split = seed, split
-        drawings = load_drawings(corpus, split)
+        drawings = load_drawings(corpus, split, known)
         concepts = corpus_concepts(corpus)
         by_name = {concept.name: concept for concept in concepts}
         # A name of one's own may have no picture in a held-out split.
@@ -135,7 +136,13 @@ class SplitComposer:
 @lru_cache(maxsize=3)
 def _composer(corpus: str, sha256: str, config: ImagesConfig, seed: int, split: str) -> SplitComposer:
     """A process keeps what it has loaded; the corpus's hash tells one corpus from a later one in its place."""
-    return SplitComposer(corpus, config, seed, split)
+    return SplitComposer(corpus, config, seed, split, _known(corpus, sha256))
+
+
+@lru_cache(maxsize=1)
+def _known(corpus: str, sha256: str) -> dict[str, Drawing]:
+    """The drawings of a corpus that a process has read."""
+    return {}
 
 
 def compose_task(task: tuple[str, int, int], corpus: str, sha256: str, config: ImagesConfig, seed: int) -> list[Sample]:

@@ -150,7 +150,9 @@ def styled_images(
         yield NamedImage(key, sketch.concept, png, split if sketch.style == style else None, style=sketch.style)
 
 
-def build_image_corpus(config: ImagesConfig, seed: int, folder: str | Path, where: str) -> dict[str, Any]:
+def build_image_corpus(
+    config: ImagesConfig, seed: int, folder: str | Path, where: str, workers: int | None = None
+) -> dict[str, Any]:
     """Write ``drawings/<id>.png`` (RGBA), ``concepts.jsonl`` and ``manifest.json``.
 
     Pictures with captions are ``pictures/.../<id>.png`` (RGB, of `size_px`), listed in ``captioned.jsonl``.
@@ -160,6 +162,7 @@ def build_image_corpus(config: ImagesConfig, seed: int, folder: str | Path, wher
         seed: the project's seed.
         folder: an empty folder.
         where: what messages call it.
+        workers: processes that render drawings in several styles; by default as many as are worth it.
 
     Returns:
         The manifest.
@@ -168,7 +171,7 @@ def build_image_corpus(config: ImagesConfig, seed: int, folder: str | Path, wher
         UserError: if the source is missing, or too many pictures are bad.
     """
     bad, folder = BadSamples(config.max_bad_fraction, where), Path(folder)
-    images, captioned, licences, origins = _read(config, seed, folder, bad)
+    images, captioned, licences, origins = _read(config, seed, folder, bad, workers)
     bad.check(len(images) + len(captioned) + len(bad))
     rows = []
     for named in images:
@@ -199,7 +202,7 @@ def build_image_corpus(config: ImagesConfig, seed: int, folder: str | Path, wher
 
 
 def _read(
-    config: ImagesConfig, seed: int, folder: Path, bad: BadSamples
+    config: ImagesConfig, seed: int, folder: Path, bad: BadSamples, workers: int | None
 ) -> tuple[list[NamedImage], list[dict[str, Any]], list[dict[str, str]], list[Origin]]:
     """All sources' pictures with names and rows of those with captions, their licences, and what each source gave."""
     parts = [PicturePart(source=config.source, path=config.path)] if config.source != "mixture" else []
@@ -216,7 +219,7 @@ def _read(
             origin.items, origin.licence = len(found), "CC-BY-SA-4.0"
             licences += _licences()
         elif part.source == "packages":
-            drawn = styled_images(concepts_of(config.names, config.scene_names), seed, bad)
+            drawn = styled_images(concepts_of(config.names, config.scene_names), seed, bad, workers)
             found = [dataclasses.replace(image, weight=part.weight) for image in drawn]
             origin.items, origin.licence = len(found), "of each style, see licences"
             licences += [*_licences(), *(PACKAGES[key].row() for key in (*SETS, "emojibase"))]

@@ -9,6 +9,7 @@ import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
+from pathlib import Path
 from typing import Any
 
 from PIL import Image, ImageOps
@@ -46,13 +47,29 @@ class Drawing:
     """A drawing with a transparent background, at several sizes.
 
     Args:
-        image: RGBA, cut to what is drawn.
+        image: RGBA, cut to what is drawn; or its file, which is read when the drawing is first used.
         about: what a description tells of it beside the concept, for example its style.
     """
 
-    def __init__(self, image: Image.Image, about: dict[str, Any] | None = None) -> None:
-        self.image, self.about = image, about or {}
+    def __init__(self, image: Image.Image | Path, about: dict[str, Any] | None = None) -> None:
+        self._image, self.about = image, about or {}
         self._levels: dict[int, Image.Image] = {}
+
+    @property
+    def image(self) -> Image.Image:
+        """The drawing as it is kept.
+
+        Raises:
+            UserError: if its file is missing or damaged.
+        """
+        if isinstance(self._image, Path):
+            try:
+                with Image.open(self._image) as image:
+                    self._image = image.convert("RGBA")
+            except (OSError, ValueError) as error:
+                again = "run `dvc repro --force corpus-images`"
+                raise UserError(f"{self._image}: cannot be read ({error}); {again}") from None
+        return self._image
 
     def _level(self, side: int) -> Image.Image:
         """The smallest copy that is not smaller than asked, with premultiplied colours, as mixing needs them."""

@@ -126,7 +126,7 @@ def _clear_voice() -> Hibari:
     return Hibari()
 
 
-def _hear(items: Sequence[Utterance], sample_rate: int) -> Iterator[tuple[Samples, int] | str]:
+def hear(items: Sequence[Utterance], sample_rate: int) -> Iterator[tuple[Samples, int] | str]:
     """The raw recordings of utterances of one speaker; a fault is a text instead."""
     speaker = items[0].speaker
     if items[0].source:
@@ -154,6 +154,14 @@ def usable(wave: Samples, rate: int, cfg: SpeechConfig) -> Samples:
     return wave
 
 
+def flac(wave: Samples, sample_rate: int) -> bytes:
+    """A recording ``[samples]`` from -1 to 1 as FLAC of 16 bits."""
+    pcm = np.round(wave * 32767).astype(np.int16)
+    encoded = io.BytesIO()
+    soundfile.write(encoded, pcm, sample_rate, format="FLAC", subtype="PCM_16")
+    return encoded.getvalue()
+
+
 def record(items: Sequence[Utterance], cfg: SpeechConfig) -> list[Made]:
     """Make the recordings of utterances of one speaker.
 
@@ -161,7 +169,7 @@ def record(items: Sequence[Utterance], cfg: SpeechConfig) -> list[Made]:
         For each its FLAC of 16 bits and its seconds, or why there is none.
     """
     results: list[Made] = []
-    for heard in _hear(items, cfg.sample_rate):
+    for heard in hear(items, cfg.sample_rate):
         try:
             if isinstance(heard, str):
                 raise ValueError(heard)
@@ -169,10 +177,7 @@ def record(items: Sequence[Utterance], cfg: SpeechConfig) -> list[Made]:
         except ValueError as error:
             results.append(str(error))
             continue
-        pcm = np.round(wave * 32767).astype(np.int16)
-        encoded = io.BytesIO()
-        soundfile.write(encoded, pcm, cfg.sample_rate, format="FLAC", subtype="PCM_16")
-        results.append((encoded.getvalue(), len(wave) / cfg.sample_rate))
+        results.append((flac(wave, cfg.sample_rate), len(wave) / cfg.sample_rate))
     return results
 
 

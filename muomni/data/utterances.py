@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from muomni.data.files import read_jsonl
-from muomni.data.shards import SPLITS
+from muomni.data.shard_format import SPLITS
 from muomni.errors import UserError
 
 STAGE = "corpus-speech"
