@@ -7,30 +7,30 @@ into modules.
 import errno
 import fcntl
 import json
-import math
 import os
 import shutil
-import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Any, TypeVar
 
 import torch
-from pydantic import Field, model_validator
 from safetensors import SafetensorError, safe_open
-from torch import Tensor, nn
+from torch import Tensor
 
-from muomni.config import Section, parse
+from muomni.checkpoint_card import CARD, CONFIG, Card
+from muomni.checkpoint_card import make_card as make_card
+from muomni.checkpoint_card import revision as revision
+from muomni.config import parse
 from muomni.data.files import flush, flush_folder, sha256_file, sha256_folder
 from muomni.errors import UserError
 from muomni.tensor_files import write_tensors
 from muomni.untrusted import MOST_JSON, plain_file, read_object
 
 C = TypeVar("C")
-WEIGHTS, CONFIG, CARD = "model.safetensors", "config.json", "card.json"
+WEIGHTS = "model.safetensors"
 STAGES = {  # which stage makes which folder
     "thinker": "a-thinker",
     "audio_encoder": "b-audio-encoder",
@@ -56,29 +56,6 @@ TYPES = {
     "U8": torch.uint8,
     "BOOL": torch.bool,
 }
-Digest = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
-
-
-class Card(Section):
-    """What ``card.json`` holds: see `make_card` and `save_checkpoint`."""
-
-    component: str
-    parameters: int = Field(ge=0)
-    data: dict[str, str]
-    revision: str
-    params: dict[str, Any]
-    metrics: dict[str, float]
-    seconds: float = Field(ge=0)
-    run: str
-    weights_sha256: Digest = Field(description="of model.safetensors")
-    files_sha256: dict[str, Digest] = Field(description="of every other file but the card")
-
-    @model_validator(mode="after")
-    def check(self) -> "Card":
-        """The configuration is among the files."""
-        if CONFIG not in self.files_sha256:
-            raise ValueError(f"files_sha256 has no {CONFIG}")
-        return self
 
 
 @dataclass(frozen=True)
@@ -96,64 +73,12 @@ class Checkpoint:
     card: dict[str, Any]
 
 
-def make_card(
-    component: str,
-    module: nn.Module,
-    *,
-    data: Mapping[str, str],
-    params: Mapping[str, Any],
-    metrics: Mapping[str, float],
-    seconds: float,
-    run: str = "",
-) -> dict[str, Any]:
-    """Facts about a trained component, for ``card.json``.
-
-    Args:
-        component: for example ``thinker``.
-        module: what was trained; its parameters are counted, a shared one once.
-        data: hash of each data set and checkpoint that went in.
-        params: the stage's parameters.
-        metrics: as measured at the end of the training; what is not finite is left out.
-        seconds: time the training took.
-        run: key of the tracked run that made it.
-    """
-    return {
-        "component": component,
-        "parameters": sum(p.numel() for p in module.parameters()),
-        "data": dict(data),
-        "revision": revision(),
-        "params": dict(params),
-        "metrics": {name: value for name, value in metrics.items() if math.isfinite(value)},
-        "seconds": round(seconds, 1),
-        "run": run,
-    }
-
-
 def input_sha256(path: Path) -> str:
     """The hash that a card has of a file or folder which a stage read.
 
     A checkpoint's card does not count: it tells when the weights were made, not what they are.
     """
     return sha256_folder(path, (CARD,)) if path.is_dir() else sha256_file(path)
-
-
-def revision() -> str:
-    """The git commit of the working tree, with ``-dirty`` if it has changes; ``unknown`` outside git.
-
-    ``params.yaml`` and ``dvc.lock`` do not count: what they say is on record beside it.
-    """
-    changed = ["git", "status", "--porcelain", "--untracked-files=no", "--", ":/"]
-    changed += [f":(exclude,top){name}" for name in ("params.yaml", "dvc.lock")]
-    found = []
-    for command in (["git", "rev-parse", "HEAD"], changed):
-        try:
-            done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
-        except (OSError, subprocess.TimeoutExpired):
-            return "unknown"
-        if done.returncode:
-            return "unknown"
-        found.append(done.stdout.strip())
-    return f"{found[0]}-dirty" if found[1] else found[0]
 
 
 def save_checkpoint(

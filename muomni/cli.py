@@ -263,9 +263,11 @@ def make_parser() -> Parser:
 
     add_measuring(commands)
 
-    from muomni.data_options import add_data  # here, because both use what is above
+    from muomni.data_options import add_data  # here, because they use what is above
+    from muomni.passport.options import add_passport
     from muomni.serve.options import add_serve
 
+    add_passport(commands)
     add_data(commands)
     add_serve(commands)
 

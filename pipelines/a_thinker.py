@@ -12,6 +12,7 @@ from pipelines.training import Output, run_stage
 TOKENS = Path("data/tokens")
 TOKENIZER = Path("data/tokenizer/tokenizer.model")
 OUT = Path("checkpoints/thinker")
+CORPORA = [Path("data/corpus/text/manifest.json")]
 
 
 def run() -> None:
@@ -27,6 +28,7 @@ def run() -> None:
         device=device,
         params={"a_thinker": cfg, "thinker": model, "device": device, "seed": seed},
         data=[TOKENS, TOKENIZER],
+        corpora=CORPORA,
     )
 
 

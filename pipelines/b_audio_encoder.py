@@ -13,6 +13,7 @@ from pipelines.training import Output, run_stage
 
 SHARDS = Path("data/shards/mels")
 OUT = Path("checkpoints/audio_encoder")
+CORPORA = [Path("data/corpus/speech/manifest.json")]
 
 
 def run() -> None:
@@ -28,6 +29,7 @@ def run() -> None:
         device=device,
         params={"b_audio_encoder": cfg, "audio_encoder": model, "device": device, "seed": seed},
         data=[SHARDS],
+        corpora=CORPORA,
     )
 
 

@@ -18,6 +18,7 @@ SHARDS = Path("data/shards/images")
 TOKENIZER = Path("data/tokenizer/tokenizer.model")
 THINKER = Path("checkpoints/thinker")
 OUT = Path("checkpoints/vision_encoder")
+CORPORA = [Path("data/corpus/images/manifest.json")]
 
 
 def run() -> None:
@@ -40,6 +41,7 @@ def run() -> None:
             "seed": seed,
         },
         data=[SHARDS, TOKENIZER, THINKER],
+        corpora=CORPORA,
     )
 
 

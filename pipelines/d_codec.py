@@ -13,6 +13,7 @@ from pipelines.training import Output, run_stage
 
 SHARDS = Path("data/shards/mels")
 OUT = Path("checkpoints/codec")
+CORPORA = [Path("data/corpus/speech/manifest.json")]
 
 
 def run() -> None:
@@ -29,6 +30,7 @@ def run() -> None:
         device=device,
         params={"d_codec": cfg, "codec": model, "mel": mel, "griffin_lim": griffin_lim, "device": device, "seed": seed},
         data=[SHARDS],
+        corpora=CORPORA,
     )
 
 

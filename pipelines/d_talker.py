@@ -21,6 +21,7 @@ SHARDS = Path("data/shards/mels")
 TOKENIZER = Path("data/tokenizer/tokenizer.model")
 THINKER, CODEC, AUDIO = Path("checkpoints/thinker"), Path("checkpoints/codec"), Path("checkpoints/audio_encoder")
 OUT = Path("checkpoints/talker")
+CORPORA = [Path("data/corpus/speech/manifest.json")]
 
 
 def run() -> None:
@@ -73,6 +74,7 @@ def run() -> None:
             "seed": seed,
         },
         data=[SHARDS, TOKENIZER, THINKER, CODEC, AUDIO],
+        corpora=CORPORA,
     )
 
 

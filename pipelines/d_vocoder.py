@@ -20,6 +20,7 @@ from pipelines.training import Output, new_curves, run_stage, values, write_curv
 
 SPEECH, CODEC = Path("data/corpus/speech"), Path("checkpoints/codec")
 OUT = Path("checkpoints/vocoder")
+CORPORA = [Path("data/corpus/speech/manifest.json")]
 
 
 def run() -> None:
@@ -54,6 +55,7 @@ def run() -> None:
         device=device,
         params={"d_vocoder": cfg, **config, "codec": codec, "talker": talker, "device": device, "seed": seed},
         data=[SPEECH, CODEC],
+        corpora=CORPORA,
     )
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 from muomni.audio_encoder import AudioEncoderConfig
 from muomni.codec import CodecConfig
 from muomni.config import scalar, section
+from muomni.data.shard_format import INDEX
 from muomni.device import DeviceConfig, pick_device
 from muomni.griffin_lim import GriffinLimConfig
 from muomni.mel import MelConfig
@@ -27,6 +28,7 @@ THINKER, TALKER, CODEC = Path("checkpoints/thinker"), Path("checkpoints/talker")
 VOCODER = Path("checkpoints/vocoder")
 AUDIO, VISION = Path("checkpoints/audio_encoder"), Path("checkpoints/vision_encoder")
 OUT = Path("checkpoints/omni")
+CORPORA = [*(Path(f"data/corpus/{name}/manifest.json") for name in ("images", "text", "speech")), CONVERSATIONS / INDEX]
 
 
 def run() -> None:
@@ -67,6 +69,7 @@ def run() -> None:
         device=device,
         params={"e_omni": cfg, **sections, "device": device, "seed": seed},
         data=[CONVERSATIONS, MELS, TOKENS, TOKENIZER, THINKER, TALKER, CODEC, VOCODER, AUDIO, VISION],
+        corpora=CORPORA,
     )
 
 

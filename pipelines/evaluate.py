@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from muomni.checkpoint import weights_sha256
 from muomni.config import section
 from muomni.data.files import atomic_write_json, atomic_write_text, check_manifest
 from muomni.data.pictures import Picture, load_pictures
@@ -29,6 +30,7 @@ from muomni.evaluate.parts import Parts, load_parts
 from muomni.evaluate.seeing import Seen, score_seeing, see
 from muomni.evaluate.summary import summarise, table
 from muomni.evaluate.whole import answer_all
+from muomni.passport.measured import MEASURED, PREFIXES
 from pipelines.evaluation_files import Evaluation, write_plots, write_samples
 from pipelines.run import main, new_dir
 
@@ -71,6 +73,11 @@ def seeing(parts: Parts, cfg: EvaluateConfig) -> tuple[dict[str, Any], Seen, lis
     return {**score_seeing(seen), "names": len(names), "captions": seen.captions}, seen, pictures
 
 
+def evaluated(checkpoints: Path) -> dict[str, str]:
+    """The hashes of the weights that the figures are of, by component."""
+    return {name: weights_sha256(checkpoints / name) for name in PREFIXES}
+
+
 def run() -> None:
     """Evaluate, write everything, print the summary."""
     cfg, device = section(EvaluateConfig, "evaluate"), section(DeviceConfig, "device")
@@ -109,6 +116,7 @@ def run() -> None:
     for name, values in scores.items():
         atomic_write_json(METRICS / f"{name}.json", values)
     atomic_write_json(METRICS / "held_out.json", what)
+    atomic_write_json(METRICS / MEASURED, {"weights_sha256": evaluated(CHECKPOINTS)})
     atomic_write_text(METRICS / "summary.json", json.dumps(summary, indent=1, allow_nan=False) + "\n")  # in its order
     print(table(summary))
 

@@ -11,10 +11,11 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from muomni.config import section
 from muomni.data.files import atomic_write_json
+from muomni.errors import UserError
 from muomni.registry_config import RegistryConfig
 from pipelines import locks
 from pipelines.answers import arrived
@@ -24,7 +25,12 @@ from pipelines.promotion import PARTS, promote
 from pipelines.run import common_root, main
 from pipelines.versions import CHALLENGER, CHAMPION, aliases, mlflow_errors, registry_client
 
+if TYPE_CHECKING:
+    from mlflow.entities.model_registry import ModelVersion
+    from mlflow.tracking import MlflowClient
+
 CHECKPOINTS, METRICS, OUT = Path("checkpoints"), Path("metrics"), Path("metrics/registry.json")
+CARD, DESCRIPTION = Path("card"), "description.md"
 PAGE = Path("samples/speech.html")  # below the metrics
 
 
@@ -44,13 +50,34 @@ def alone() -> Iterator[None]:
         yield
 
 
-def register(cfg: RegistryConfig, checkpoints: Path, metrics: Path) -> dict[str, Any]:
+def read_card(folder: Path) -> str:
+    """The description of a version, from the model's card.
+
+    Raises:
+        UserError: if there is none.
+    """
+    path = folder / DESCRIPTION
+    if not path.is_file():
+        raise UserError(f"{path}: no such file; run `dvc repro card`")
+    return path.read_text(encoding="utf-8")
+
+
+def describe(client: "MlflowClient", version: "ModelVersion", card: Path) -> None:
+    """Show a model's card in the registry: as the version's description, and whole among its run's files."""
+    text = read_card(card)
+    client.update_model_version(version.name, version.version, text)
+    client.log_artifacts(str(version.run_id), str(card), CARD.name)
+    arrived("a description", [text], [str(client.get_model_version(version.name, version.version).description)])
+
+
+def register(cfg: RegistryConfig, checkpoints: Path, metrics: Path, card: Path) -> dict[str, Any]:
     """Register the model that lies in a folder, with the figures that lie in another.
 
     Args:
         cfg: the section.
         checkpoints: holds ``omni`` and the parts.
         metrics: holds ``summary.json`` and ``held_out.json``, and perhaps the page with the speech's samples.
+        card: of the whole model, as stage card writes it.
 
     Returns:
         Name, version, aliases, run and hashes, what was decided, and the parts' versions.
@@ -59,6 +86,7 @@ def register(cfg: RegistryConfig, checkpoints: Path, metrics: Path) -> dict[str,
         UserError: if something is missing, or MLflow cannot be reached.
     """
     whole, parts = candidates(cfg, checkpoints, metrics)
+    read_card(card)
     with alone(), mlflow_errors("`dvc repro register`"):
         client = registry_client()
         from pipelines.logged import ensure_version  # imports MLflow, after `connect` has switched its telemetry off
@@ -67,6 +95,7 @@ def register(cfg: RegistryConfig, checkpoints: Path, metrics: Path) -> dict[str,
         version = ensure_version(client, whole)
         if (metrics / PAGE).is_file():  # so that one hears what the figures are about
             client.log_artifact(str(version.run_id), str(metrics / PAGE), PAGE.parent.name)
+        describe(client, version, card)
         if numbers:  # before the promotion, which moves the parts' aliases by it
             client.set_model_version_tag(cfg.name, version.version, PARTS, json.dumps(numbers))
         for name, number in {cfg.name: str(version.version), **numbers}.items():
@@ -90,7 +119,7 @@ def register(cfg: RegistryConfig, checkpoints: Path, metrics: Path) -> dict[str,
 def run() -> None:
     """Register and note what came of it."""
     clear()  # no training comes after this stage to do it
-    found = register(section(RegistryConfig, "registry"), CHECKPOINTS, METRICS)
+    found = register(section(RegistryConfig, "registry"), CHECKPOINTS, METRICS, CARD)
     atomic_write_json(OUT, found)
     print(f"models:/{found['name']}/{found['version']} is {' and '.join(found['aliases'])}")
 

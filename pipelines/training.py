@@ -13,10 +13,12 @@ import torch
 from pydantic import BaseModel
 from torch import nn
 
-from muomni.checkpoint import input_sha256, make_card, save_checkpoint
+from muomni.checkpoint import CARD, input_sha256, peek_checkpoint, save_checkpoint
+from muomni.checkpoint_card import make_card
 from muomni.data.files import MANIFEST, check_manifest
 from muomni.device import DeviceConfig, pick_device
 from muomni.errors import UserError
+from muomni.passport.facts import lineage, machine, sources, versions
 from muomni.train import parallel, state
 from muomni.train.loop import Task, TrainConfig, fit
 from muomni.train.report import read_metrics
@@ -65,6 +67,27 @@ def hashes(data: Sequence[str | Path]) -> dict[str, str]:
     return found
 
 
+def provenance(data: Sequence[str | Path], corpora: Sequence[Path], device: str) -> dict[str, Any]:
+    """What a card tells of how a checkpoint came about, beside what was trained.
+
+    Args:
+        data: files and folders that the stage reads; those that are checkpoints have cards.
+        corpora: manifests of the corpora behind them.
+        device: in words.
+
+    Raises:
+        UserError: if a manifest or a card is missing or damaged.
+    """
+    folders = [path for path in map(Path, data) if (path / CARD).is_file()]
+    cards = {path.name: peek_checkpoint(path).card for path in folders}
+    return {
+        "sources": sources(corpora),
+        "lineage": lineage(cards),
+        "machine": machine(device),
+        "versions": versions(),
+    }
+
+
 def new_curves(name: str) -> AbstractContextManager[Path]:
     """`pipelines.run.new_dir` for what a training tells; not within ``metrics/train``, which stage evaluate reads."""
     return new_dir(Path("metrics/train") / name, within="metrics")
@@ -93,6 +116,7 @@ def run_stage(
     device: DeviceConfig,
     params: Mapping[str, Any],
     data: Sequence[str | Path],
+    corpora: Sequence[Path] = (),
 ) -> dict[str, float]:
     """Train a stage from its configuration to its checkpoints.
 
@@ -109,6 +133,7 @@ def run_stage(
         device: section ``device``.
         params: all sections and scalars that the stage reads, by name.
         data: files and folders that the stage reads.
+        corpora: manifests of the corpora that its data were made of; their licences and hashes go into the card.
 
     Returns:
         The metrics that `muomni.train.loop.fit` returns.
@@ -118,7 +143,7 @@ def run_stage(
     """
     chosen = pick_device(device)
     plain = values(params)
-    found = hashes(data)
+    found, about = hashes(data), provenance(data, corpora, chosen.description)
     torch.manual_seed(seed)
     task = build()  # before the fingerprint, so that every module it needs is loaded and counted
     fingerprint = state.fingerprint(plain, found)
@@ -144,6 +169,7 @@ def run_stage(
                 metrics=metrics,
                 seconds=metrics["seconds"],
                 run=key,
+                made=about,
             )
             save_checkpoint(output.folder, output.module.state_dict(), values(output.config), card, output.files)
         with new_curves(name) as made:

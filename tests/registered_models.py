@@ -13,10 +13,13 @@ from torch import nn
 from muomni.audio_encoder import CTCHead
 from muomni.base64_media import wav_text
 from muomni.checkpoint import make_card, save_checkpoint
+from muomni.passport.card import read_passport
 from muomni.registry_config import RegistryConfig
 from muomni.tokenizer import Tokenizer
 from muomni.train.c_vision_encoder import ContrastiveHeads
+from pipelines.card import write_card
 from pipelines.register import register
+from pipelines.run import new_dir
 
 CFG = RegistryConfig(
     name="muomni", promote_by="accuracy", higher_is_better=True, min_gain=0.01, guards={}, components=True
@@ -63,7 +66,9 @@ def measure(folder: Path, accuracy: float, held_out: str) -> None:
 
 def registered(folder: Path, cfg: RegistryConfig = CFG) -> dict:
     """Register what lies in the folder."""
-    return register(cfg, folder / "checkpoints", folder / "metrics")
+    with new_dir(folder / "card") as made:
+        write_card(read_passport(folder / "checkpoints/omni", folder / "metrics", folder / "plots"), made)
+    return register(cfg, folder / "checkpoints", folder / "metrics", folder / "card")
 
 
 def picture() -> str:

@@ -3,13 +3,13 @@
 import platform
 import statistics
 import time
-from pathlib import Path
 from typing import Any
 
 import torch
 
 from muomni.bench.clock import wait
 from muomni.device import Device
+from muomni.passport.facts import cpu_name
 
 SIZE = 2048  # rows of the square matrices: large enough for the full rate, small enough for a laptop
 STREAM_MB = 512  # more than any CPU's cache
@@ -22,14 +22,7 @@ def describe(device: Device) -> dict[str, Any]:
         "torch": torch.__version__,
         "python": platform.python_version(),
     }
-    cpu = "unknown"
-    info = Path("/proc/cpuinfo")
-    if info.is_file():
-        names = [
-            line.partition(":")[2].strip() for line in info.read_text().splitlines() if line.startswith("model name")
-        ]
-        cpu = f"{names[0]} x {len(names)}" if names else cpu
-    about |= {"cpu": cpu, "threads": torch.get_num_threads()}
+    about |= {"cpu": cpu_name(), "threads": torch.get_num_threads()}
     if device.device.type == "cuda":
         properties = torch.cuda.get_device_properties(device.device)
         about |= {"gpu": properties.name, "gpu_memory_gb": round(properties.total_memory / 2**30, 1)}

@@ -89,5 +89,5 @@ class ThinkerTask:
             new: list[Any] = [
                 token for token, _ in answer_tokens(self.thinker, x, {self.tokenizer.eos}, 48, sampling, rng)
             ]
-            lines.append(self.tokenizer.decode(ids + new).replace("\n", " ") + "\n")
-        (folder / "text.txt").write_text("".join(lines), encoding="utf-8")
+            lines.append(f"{prompt}\t{' '.join(self.tokenizer.decode(ids + new).split())}\n")
+        (folder / "text.tsv").write_text("beginning\ttext\n" + "".join(lines), encoding="utf-8")

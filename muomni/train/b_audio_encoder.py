@@ -16,8 +16,10 @@ from muomni.data.speech import Recording, collate_mels, load_recordings
 from muomni.errors import UserError
 from muomni.evaluate.text_scores import character_error_rate
 from muomni.train.loop import TrainConfig
+from muomni.train.shown import save_mel
 from muomni.train.split import runs, share
 
+DRAWN = 4  # recordings among the samples whose log-mel is a picture
 MEASURED = 300  # recordings whose mean and deviation standardise all
 
 
@@ -148,10 +150,15 @@ class AudioTask:
         return scores
 
     def samples(self, step: int, folder: Path) -> None:
-        """The first transcripts beside what was said."""
+        """The first transcripts beside what was said, and the log-mels of some."""
         rows = self.valid[:8]
-        lines = [f"{r.speaker}\t{normalise(r.text)}\t{h}\n" for r, h in zip(rows, self.transcribe(rows), strict=True)]
-        (folder / "transcripts.tsv").write_text("speaker\tsaid\theard\n" + "".join(lines), encoding="utf-8")
+        lines = []
+        for number, (row, heard) in enumerate(zip(rows, self.transcribe(rows), strict=True)):
+            name = f"recording-{number}"
+            lines.append(f"{name}\t{row.speaker}\t{normalise(row.text)}\t{heard}\n")
+            if number < DRAWN:
+                save_mel(row.mel, folder / f"{name}.png")
+        (folder / "transcripts.tsv").write_text("recording\tspeaker\tsaid\theard\n" + "".join(lines), encoding="utf-8")
 
 
 def hidden(size: int, widest: int, rng: torch.Generator) -> tuple[int, int]:

@@ -22,6 +22,7 @@ from muomni.layers import Whiten
 from muomni.thinker import Thinker
 from muomni.tokenizer import Tokenizer
 from muomni.train.loop import TrainConfig
+from muomni.train.shown import save_picture
 from muomni.vision_encoder import VisionEncoder, VisionEncoderConfig
 
 TEXTS_AT_ONCE = 64
@@ -303,5 +304,6 @@ class VisionTask:
         lines = []
         for row, picture in enumerate(rows):
             named = [self.names[int(g)] for g, owner in zip(guesses, batch["owner"], strict=True) if owner == row]
-            lines.append(f"{picture.key}\t{picture.caption}\t{', '.join(named)}\n")
+            lines.append(f"picture-{row}\t{picture.caption}\t{', '.join(named)}\n")
+            save_picture(picture.pixels, folder / f"picture-{row}.png")
         (folder / "names.tsv").write_text("picture\tcaption\tobjects\n" + "".join(lines), encoding="utf-8")

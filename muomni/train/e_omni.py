@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from PIL import Image
 from pydantic import Field
 from torch import Tensor, nn
 
@@ -34,6 +33,7 @@ from muomni.talker import spell
 from muomni.tokenizer import Tokenizer
 from muomni.train.conversing import Sample, split_conversations
 from muomni.train.loop import TrainConfig
+from muomni.train.shown import save_picture
 from muomni.train.speaking import (
     Utterance,
     aligned_utterances,
@@ -369,8 +369,3 @@ class OmniTask:
             rng,
         )
         return self.omni.vocoder(self.omni.codec.decode(codes[None])[0]).cpu()
-
-
-def save_picture(pixels: Tensor, path: Path) -> None:
-    """Write ``[3, H, W]`` uint8 as PNG."""
-    Image.fromarray(pixels.permute(1, 2, 0).numpy()).save(path)
