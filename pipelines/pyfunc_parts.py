@@ -31,7 +31,7 @@ from muomni.mel import MelConfig, log_mel
 from muomni.sampling import Sampling, answer_tokens
 from muomni.speech import longest_sentence, sentences, speakable
 from muomni.tokenizer import Tokenizer
-from muomni.train.c_vision_encoder import phrase, text_states
+from muomni.train.text_tower import phrase, text_states
 
 Row = Mapping[Any, Any]
 Options = Mapping[str, Any]

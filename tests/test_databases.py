@@ -1,6 +1,8 @@
 """MLflow and Prefect on a real PostgreSQL, artefacts in an object store: registered, killed half-way, and by `up`."""
 
 import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -23,6 +25,7 @@ from pipelines.sync import sync_all
 from pipelines.versions import CHALLENGER, CHAMPION
 
 pytest.importorskip("psycopg", reason="psycopg is not installed (group cluster)")
+ROOT = Path(__file__).parents[1]
 BUCKET = "models"
 
 
@@ -99,9 +102,31 @@ def test_the_database_dies_half_way_and_the_training_goes_on(server: Server, bas
     check_whole(tmp_path)
 
 
-def test_the_workplace_works_on_postgresql_and_the_object_store(base: Postgres, store: Any, tmp_path: Path) -> None:
+def work_as_slurm_does(place: Place) -> subprocess.CompletedProcess[str]:
+    """Run the script of a Slurm job as Slurm would: with an environment of its own, and until nothing waits."""
+    python = place.folder / ".venv/bin/python"
+    python.parent.mkdir(parents=True)
+    python.write_text(f'#!/bin/sh\nexec {sys.executable} "$@"\n')
+    python.chmod(0o755)
+    names = ("PYTHONPATH", "PATH", "AWS_ENDPOINT_URL", "DVC_NO_ANALYTICS")
+    settings = {name: place.env[name] for name in names} | {
+        "PREFECT_API_URL": place.api,
+        "MLFLOW_TRACKING_URI": f"http://127.0.0.1:{place.mlflow_port}",
+        "MUOMNI_ONCE": "1",
+    }
+    file = place.folder / ".muomni/worker.env"
+    file.write_text("".join(f"{name}={value}\n" for name, value in settings.items()))
+    file.chmod(0o600)
+    command = ["bash", str(ROOT / "deploy/slurm-worker.sbatch"), str(place.folder), str(file)]
+    env = {"PATH": os.environ["PATH"], "HOME": str(place.folder), "SLURM_JOB_ID": "7"}
+    return subprocess.run(command, env=env, capture_output=True, text=True, check=False, timeout=240)
+
+
+def test_up_on_postgresql_and_the_object_store_with_a_worker_elsewhere(
+    base: Postgres, store: Any, tmp_path: Path
+) -> None:
     make_project(tmp_path)
-    place = Place(tmp_path)
+    place = Place(tmp_path, "--pool", "slurm-jobs")
     place.env |= {
         "MLFLOW_BACKEND_STORE_URI": base.url("postgresql", "tracker"),
         "MLFLOW_ARTIFACTS_DESTINATION": f"s3://{BUCKET}/workplace",
@@ -110,7 +135,8 @@ def test_the_workplace_works_on_postgresql_and_the_object_store(base: Postgres, 
     place.up()
     try:
         run = place.start()
-        assert place.ended(run) == "COMPLETED", place.logs(run)
+        worker = work_as_slurm_does(place)
+        assert place.ended(run) == "COMPLETED", (worker.stdout, worker.stderr, place.logs(run))
         assert base.ask("SELECT state_type FROM flow_run", "prefect") == [("COMPLETED",)]
         assert ("a-slow",) in base.ask("SELECT name FROM runs", "tracker")
         assert keys(store, "workplace/")

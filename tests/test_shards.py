@@ -3,6 +3,7 @@
 import json
 import random
 import tarfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -213,3 +214,22 @@ def test_manifest_hash_follows_the_files(tmp_path):
     assert manifest() != first
     with pytest.raises(UserError, match=r"a.jsonl:2: not a JSON object"):
         list(read_jsonl(tmp_path / "a.jsonl", "x"))
+
+
+def test_a_repeated_key_is_found_whatever_the_order_and_the_shard(tmp_path: Path) -> None:
+    seed = random.randrange(1 << 30)
+    print("seed", seed)
+    draw = random.Random(seed)
+    for number in range(20):
+        keys = [f"k{n:02d}" for n in range(12)]
+        for _ in range(number % 4):  # from all in order to much out of order
+            a, b = draw.sample(range(12), 2)
+            keys[a], keys[b] = keys[b], keys[a]
+        with ShardWriter(tmp_path / str(number), "train", 3) as writer:
+            for key in keys:
+                writer.write(key, {"json": {"n": key}})
+            for again in draw.sample(keys, 3):
+                with pytest.raises(ValueError, match=f"repeated key: '{again}'"):
+                    writer.write(again, {"json": {"n": again}})
+            writer.write("k99", {"json": {"n": 99}})
+        assert [entry["samples"] for entry in writer.shards] == [3, 3, 3, 3, 1]

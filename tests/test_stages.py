@@ -16,7 +16,7 @@ from muomni.omni import Omni
 from muomni.thinker import Thinker
 from muomni.tokenizer import Tokenizer
 from muomni.train.b_audio_encoder import AudioStageConfig, AudioTask, fits
-from muomni.train.c_vision_encoder import VisionStageConfig, VisionTask, text_states
+from muomni.train.c_vision_encoder import VisionStageConfig, VisionTask
 from muomni.train.d_codec import CodecStageConfig, CodecTask
 from muomni.train.d_talker import TalkerTask
 from muomni.train.e_omni import OmniTask, Sample
@@ -28,6 +28,7 @@ from muomni.train.speaking import (
     time_on_character,
 )
 from muomni.train.task import Task
+from muomni.train.text_tower import text_states
 
 
 @pytest.fixture(scope="module")

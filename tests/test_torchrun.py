@@ -64,19 +64,24 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
     return torch.load(folder / "weights.pt", weights_only=True)
 
 
-@pytest.mark.parametrize("stage", ["a", "b"])
-def test_two_and_four_processes_have_the_curve_of_one(data: Path, tmp_path: Path, stage: str) -> None:
+@pytest.mark.parametrize(
+    ("stage", "counts", "more"), [("a", (2, 4), {}), ("b", (2, 4), {}), ("b", (2,), {"stream_over_mb": 0.0})]
+)
+def test_several_processes_have_the_curve_of_one(
+    data: Path, tmp_path: Path, stage: str, counts: tuple[int, ...], more: dict[str, float]
+) -> None:
     curves = {}
-    for processes in (1, 2, 4):
+    for processes in (1, *counts):
         folder = tmp_path / str(processes)
-        code, told = run(settings(data, folder, stage, 4 // processes), 0 if processes == 1 else processes)
+        path = settings(data, folder, stage, 4 // processes, **more)
+        code, told = run(path, 0 if processes == 1 else processes)
         assert code == 0, told
         curves[processes] = losses(folder)
         assert len(curves[processes]) == STEPS
     assert curves[1][-1] < 0.9 * curves[1][0], "it learns"
-    for processes in (2, 4):
+    for processes in counts:
         apart = [abs(a - b) / abs(b) for a, b in zip(curves[processes], curves[1], strict=True)]
-        print(f"stage {stage}, {processes} processes: {max(apart[:5]):.2e} in five steps, {max(apart):.2e} in {STEPS}")
+        print(f"stage {stage} {more}, {processes} processes: {max(apart[:5]):.2e} in 5 steps, {max(apart):.2e} in all")
         assert max(apart[:5]) < FIRST and max(apart) < ALL
 
 

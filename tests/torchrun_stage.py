@@ -1,8 +1,8 @@
 """Trains a small stage A or B, alone or as one of the processes of ``torchrun``: what `test_torchrun` starts.
 
 Usage: ``torchrun_stage.py SETTINGS.json``, with ``stage``, ``data``, ``tokenizer``, ``folder``, ``loop`` (settings of
-the training), and perhaps a rank and a step: ``die`` of a SIGKILL, at the first start only, ``full`` of a disk without
-space, ``bad`` of an error that a user can mend.
+the training), perhaps ``stream_over_mb``, and perhaps a rank and a step: ``die`` of a SIGKILL, at the first start only,
+``full`` of a disk without space, ``bad`` of an error that a user can mend.
 """
 
 import errno
@@ -33,7 +33,8 @@ def train(given: dict[str, Any]) -> None:
         cfg = ThinkerStageConfig(**settings, context=16, valid_batches=1)
         task = ThinkerTask(cfg, THINKER, data / "tokens", Path(given["tokenizer"]), 0)
     else:
-        cfg = AudioStageConfig(**settings, mask_bins=4, mask_frames=4, valid_recordings=4)
+        limit = given.get("stream_over_mb", 4000.0)
+        cfg = AudioStageConfig(**settings, mask_bins=4, mask_frames=4, valid_recordings=4, stream_over_mb=limit)
         task = AudioTask(cfg, AUDIO, data / "mels", 0)
     loop.REPORT_EVERY = 1
     rank, first = parallel.world()[0], os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") == "0"

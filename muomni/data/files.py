@@ -4,7 +4,9 @@ import hashlib
 import importlib.metadata
 import json
 import os
+import sys
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,7 @@ from typing import Any
 from muomni.errors import UserError
 
 MANIFEST = "manifest.json"
+HASHERS, HASHED_AT_ONCE = 8, 4096  # threads at most, files
 
 
 @contextmanager
@@ -85,8 +88,17 @@ def atomic_write_json(path: str | Path, value: Any) -> None:
 
 def write_jsonl(path: str | Path, rows: Iterable[dict[str, Any]]) -> None:
     """Write one JSON object a line, keys sorted."""
-    lines = (json.dumps(row, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n" for row in rows)
-    atomic_write_text(path, "".join(lines))
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = temporary_name(path)
+    try:
+        with naming(path):
+            with temporary.open("w", encoding="utf-8", newline="") as file:  # by lines: there may be millions
+                for row in rows:
+                    file.write(json.dumps(row, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n")
+            put_in_place(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def read_json(path: str | Path, made_by: str) -> Any:
@@ -108,6 +120,11 @@ def read_json(path: str | Path, made_by: str) -> Any:
         raise UserError(f"{path}: not valid JSON ({error}); run `dvc repro --force {made_by}`") from None
 
 
+def _shared(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object whose keys are the same texts as those of others: many rows then take a third less memory."""
+    return {sys.intern(key): value for key, value in pairs}
+
+
 def read_jsonl(path: str | Path, made_by: str) -> Iterator[dict[str, Any]]:
     """Read a file of one JSON object a line that a stage wrote.
 
@@ -120,7 +137,7 @@ def read_jsonl(path: str | Path, made_by: str) -> Iterator[dict[str, Any]]:
     with path.open("rb") as file:
         for number, line in enumerate(file, 1):
             try:
-                row = json.loads(line)
+                row = json.loads(line, object_pairs_hook=_shared)
             except (ValueError, RecursionError):
                 row = None
             if not isinstance(row, dict):
@@ -144,10 +161,18 @@ def sha256_folder(folder: str | Path, leave_out: Iterable[str] = (MANIFEST,)) ->
     folder = Path(folder)
     skipped = set(leave_out)
     digest = hashlib.sha256()
-    for path in sorted(folder.rglob("*")):
-        name = path.relative_to(folder).as_posix()
-        if path.is_file() and name not in skipped and not path.name.startswith("."):
-            digest.update(f"{name}\0{sha256_file(path)}\n".encode())
+    files = [
+        (name, path)
+        for path in sorted(folder.rglob("*"))
+        if (name := path.relative_to(folder).as_posix()) not in skipped
+        and path.is_file()
+        and not path.name.startswith(".")
+    ]
+    with ThreadPoolExecutor(min(HASHERS, os.cpu_count() or 1)) as pool:  # hashing lets other threads work
+        for at in range(0, len(files), HASHED_AT_ONCE):
+            some = files[at : at + HASHED_AT_ONCE]
+            for (name, _), found in zip(some, pool.map(sha256_file, [path for _, path in some]), strict=True):
+                digest.update(f"{name}\0{found}\n".encode())
     return digest.hexdigest()
 
 

@@ -47,13 +47,19 @@ def load_pictures(folder: str | Path, split: str) -> list[Picture]:
     Raises:
         UserError: if the shards are missing, damaged or empty.
     """
-    pictures = []
-    for sample in read_shards(Path(folder), split):
-        with understood(folder, sample):
-            about, pixels = sample["json"], decode_picture(sample["png"])
-            said, what, kind = about["caption"], about["objects"], about["kind"]
-            pictures.append(Picture(pixels, said, what, kind, sample["__key__"], about.get("background")))
-    return pictures
+    return [as_picture(folder, sample) for sample in read_shards(Path(folder), split)]
+
+
+def as_picture(folder: str | Path, sample: dict[str, Any]) -> Picture:
+    """A sample of the image shards as a picture.
+
+    Raises:
+        UserError: if it is no such sample.
+    """
+    with understood(folder, sample):
+        about, pixels = sample["json"], decode_picture(sample["png"])
+        said, what, kind = about["caption"], about["objects"], about["kind"]
+        return Picture(pixels, said, what, kind, sample["__key__"], about.get("background"))
 
 
 def box_weights(boxes: Tensor, side: int) -> Tensor:

@@ -25,23 +25,24 @@ def too_large(shards: str | Path, over_mb: float) -> bool:
     return is_address(shards) or split_bytes(shards, "train") > over_mb * 1e6
 
 
-def first_recordings(shards: str | Path, split: str, number: int, **files: Any) -> list[Recording]:
-    """The first recordings of a split in the order they were written, from a folder or an address.
+def first_recordings(
+    shards: str | Path, split: str, number: int, speakers: Container[str] | None = None, **files: Any
+) -> list[Recording]:
+    """The first recordings of a split in the order they were written, from a folder or an address; of some speakers.
 
     Raises:
         UserError: if the shards are missing, damaged or empty.
     """
     opened = ShardFiles(shards, split, keep=1, **files)
     try:
-        places = ((shard, i) for shard, entry in enumerate(opened.entries) for i in range(entry["samples"]))
-        found = (as_recording(shards, opened.read(*place)) for place in islice(places, number))
-        return [recording for recording in found if recording is not None]
+        found = (as_recording(shards, sample, speakers) for sample in opened.samples())
+        return list(islice((recording for recording in found if recording is not None), number))
     finally:
         opened.close()
 
 
 class RecordingStream:
-    """Batches of training recordings of similar length, each recording once an epoch.
+    """Batches of training recordings, of similar length if wanted, each recording once an epoch.
 
     Args:
         shards: mel shards: a folder or an address.
@@ -49,6 +50,7 @@ class RecordingStream:
         seed: of the order.
         keep: which recordings can be learned from; others are left out of their batch.
         speakers: whose recordings; None: everybody's.
+        by_length: whether those of a batch have similar lengths.
         files: further arguments of `muomni.data.shard_files.ShardFiles`.
 
     Raises:
@@ -62,8 +64,10 @@ class RecordingStream:
         seed: int,
         keep: Callable[[Recording], bool],
         speakers: Container[str] | None = None,
+        by_length: bool = True,
         **files: Any,
     ) -> None:
+        self.by_length = by_length
         self.shards, self.size, self.seed, self.keep, self.speakers = shards, batch_size, seed, keep, speakers
         self.stream = ShardStream(shards, "train", seed, **files)
         self.per_epoch = -(-len(self.stream) // batch_size)
@@ -101,6 +105,8 @@ class RecordingStream:
         """Places of some batches: those that follow each other in the epoch's order, sorted by size."""
         first = pool * POOL * self.size
         places = range(first, min(first + POOL * self.size, len(self.stream)))
+        if not self.by_length:
+            return [list(places[at : at + self.size]) for at in range(0, len(places), self.size)]
         sizes = [self.stream.bytes_of(epoch, place) for place in places]
         rng = random.Random(f"{self.seed}/{epoch}/{pool}")
         return [[first + i for i in some] for some in in_batches(sizes, self.size, rng)]

@@ -13,7 +13,7 @@ import tarfile
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import IO, Any
@@ -67,15 +67,16 @@ class OpenShard:
         """Size of a sample's members together."""
         return sum(size for _, size in self.members[number].values())
 
-    def read(self, number: int) -> dict[str, Any]:
-        """A sample: ``__key__`` and the decoded members.
+    def read(self, number: int, only: Collection[str] | None = None) -> dict[str, Any]:
+        """A sample: ``__key__`` and the decoded members, all or some.
 
         Raises:
             ValueError: if a member cannot be decoded.
         """
         sample: dict[str, Any] = {"__key__": self.keys[number]}
         for name, (offset, size) in self.members[number].items():
-            sample[name] = decode_member(name, os.pread(self.file.fileno(), size, offset))
+            if only is None or name in only:
+                sample[name] = decode_member(name, os.pread(self.file.fileno(), size, offset))
         return sample
 
 
@@ -155,10 +156,16 @@ class ShardFiles:
                 self._open.pop(shard, None)  # another call tries again
             raise
 
-    def read(self, shard: int, number: int) -> dict[str, Any]:
-        """A sample of a shard, decoded; raises UserError as `get` does, and if it cannot be decoded."""
+    def samples(self, only: Collection[str] | None = None) -> Iterator[dict[str, Any]]:
+        """All samples in the order they were written; raises UserError as `read` does."""
+        for shard, entry in enumerate(self.entries):
+            for number in range(entry["samples"]):
+                yield self.read(shard, number, only)
+
+    def read(self, shard: int, number: int, only: Collection[str] | None = None) -> dict[str, Any]:
+        """A sample of a shard, or some members; raises UserError as `get` does, and if they cannot be decoded."""
         try:
-            return self.get(shard).read(number)
+            return self.get(shard).read(number, only)
         except (ValueError, OSError) as error:
             raise self._bad(shard, f"sample {number} cannot be read ({' '.join(str(error).split())})") from None
 

@@ -1,6 +1,7 @@
 """Writes shards: tars whose bytes depend on the samples and the sizes asked for only."""
 
 import hashlib
+import tarfile
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -31,7 +32,9 @@ class ShardWriter:
         self.folder, self.split, self.per_shard, self.max_bytes = Path(folder), split, per_shard, max_bytes
         self.shards: list[dict[str, Any]] = []
         self.folder.mkdir(parents=True, exist_ok=True)
-        self._keys: set[str] = set()
+        self._last = ""  # the greatest key so far
+        self._here: list[str] = []  # keys of the open tar
+        self._keys: set[str] | None = None  # all keys, once one came out of order: who comes in order is new
         self._tar: IO[bytes] | None = None
         self._samples = self._bytes = 0
 
@@ -70,18 +73,31 @@ class ShardWriter:
         Raises:
             ValueError: for a key that was used before.
         """
-        if key in self._keys:
-            raise ValueError(f"repeated key: {key!r}")
-        self._keys.add(key)
+        if key <= self._last and self._keys is None:
+            self._keys = self._written()
+        if self._keys is not None:
+            if key in self._keys:
+                raise ValueError(f"repeated key: {key!r}")
+            self._keys.add(key)
+        self._last = max(key, self._last)
         if self._samples and self.max_bytes is not None and self._bytes + len(blocks) > self.max_bytes:
             self.close()
         if self._tar is None:
             self._tar = temporary_name(self._path).open("wb")
             self._digest = hashlib.sha256()
         self._put(blocks)
+        self._here.append(key)
         self._samples += 1
         if self._samples == self.per_shard:
             self.close()
+
+    def _written(self) -> set[str]:
+        """The keys of all samples so far, from the tars: a billion do not fit into memory, and seldom have to."""
+        found = set(self._here)
+        for entry in self.shards:
+            with tarfile.open(self.folder / entry["file"], "r:") as tar:
+                found |= {member.name.partition(".")[0] for member in tar}
+        return found
 
     def _put(self, data: bytes) -> None:
         assert self._tar is not None
@@ -103,4 +119,4 @@ class ShardWriter:
         if self.max_bytes is not None:
             entry["bytes"] = self._bytes
         self.shards.append(entry)
-        self._tar, self._samples, self._bytes = None, 0, 0
+        self._tar, self._samples, self._bytes, self._here = None, 0, 0, []

@@ -10,7 +10,8 @@ from muomni.data.pictures import Picture, box_weights
 from muomni.evaluate.measure import Figure, share
 from muomni.thinker import Thinker
 from muomni.tokenizer import Tokenizer
-from muomni.train.c_vision_encoder import ContrastiveHeads, phrase, text_states
+from muomni.train.c_vision_encoder import ContrastiveHeads
+from muomni.train.text_tower import phrase, text_states
 from muomni.vision_encoder import VisionEncoder
 
 

@@ -15,17 +15,17 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from muomni.data.batches import pad
-from muomni.data.pictures import Picture, box_weights, load_pictures, moved, rest_weights
+from muomni.data.picture_stream import KeptPictures, PictureStream, first_pictures
+from muomni.data.pictures import Picture, box_weights, moved, rest_weights
+from muomni.data.recording_stream import too_large
 from muomni.errors import UserError
 from muomni.layers import Whiten
 from muomni.thinker import Thinker
 from muomni.tokenizer import Tokenizer
 from muomni.train.loop import TrainConfig
 from muomni.train.shown import save_picture
+from muomni.train.text_tower import phrase, text_states
 from muomni.vision_encoder import VisionEncoder, VisionEncoderConfig
-
-TEXTS_AT_ONCE = 64
 
 
 class VisionStageConfig(TrainConfig):
@@ -37,6 +37,10 @@ class VisionStageConfig(TrainConfig):
     region_weight: float = Field(ge=0, description="weight of objects' and backgrounds' losses beside the pictures'")
     patch_weight: float = Field(ge=0, description="weight of single patches' losses beside the pictures'")
     valid_pictures: int = Field(ge=1, description="pictures scored at each evaluation")
+    # Files of parameters from before there was a choice go on being read.
+    stream_over_mb: float = Field(
+        default=4000.0, ge=0, description="megabytes of training shards over which they are read as needed, not kept"
+    )
 
 
 class ContrastiveHeads(nn.Module):
@@ -64,26 +68,6 @@ class ContrastiveHeads(nn.Module):
         return F.normalize(self.text(self.whiten(states)), dim=-1)
 
 
-@torch.no_grad()
-def text_states(thinker: Thinker, tokenizer: Tokenizer, texts: Sequence[str]) -> Tensor:
-    """What the frozen Thinker makes of texts: the mean of its states over each text's tokens, ``[N, Dt]``."""
-    device = thinker.embedding.weight.device
-    ids = [torch.tensor([tokenizer.bos, *tokenizer.encode(text)]) for text in texts]
-    found = torch.empty(len(texts), thinker.cfg.d_model)
-    order = sorted(range(len(texts)), key=lambda i: len(ids[i]))  # little padding, which causal states never see
-    for at in range(0, len(order), TEXTS_AT_ONCE):
-        part = order[at : at + TEXTS_AT_ONCE]
-        states = thinker(thinker.embed(pad([ids[i] for i in part], tokenizer.pad).to(device))).cpu()
-        for row, i in zip(states, part, strict=True):
-            found[i] = row[1 : len(ids[i])].mean(0)
-    return found
-
-
-def phrase(name: str) -> str:
-    """A name as the text tower reads it: ``a dog``."""
-    return f"{'an' if name[0] in 'aeiou' else 'a'} {name}"
-
-
 class VisionTask:
     """Pictures to texts."""
 
@@ -95,45 +79,37 @@ class VisionTask:
         model: VisionEncoderConfig,
         thinker: Thinker,
         tokenizer: Tokenizer,
-        shards: Path,
+        shards: str | Path,
         seed: int,
     ) -> None:
-        self.cfg, self.seed, self.checkpointing = cfg, seed, cfg.checkpointing
-        self._order = (-1, torch.zeros(0, dtype=torch.int64))
+        self.cfg, self.checkpointing = cfg, cfg.checkpointing
         self.encoder = VisionEncoder(model)
         self.heads = ContrastiveHeads(model.d_model, thinker.cfg.d_model, cfg.embedding)
         self.modules = {"vision_encoder": self.encoder, "heads": self.heads}
         self.frozen = {"thinker": thinker}
-        self.train = load_pictures(shards, "train")
-        self.valid = load_pictures(shards, "valid")[: cfg.valid_pictures]
-        size = self.train[0].pixels.shape[-1]
+        self.tokenizer = tokenizer
+        streamed = too_large(shards, cfg.stream_over_mb)
+        self.train = (PictureStream if streamed else KeptPictures)(shards, cfg.batch_size, seed)
+        self.valid = first_pictures(shards, "valid", cfg.valid_pictures)
+        some = self.train.at(0)
+        size = some[0].pixels.shape[-1]
         if size != model.image_size:
             raise UserError(f"vision_encoder.image_size: {model.image_size}, but the pictures have {size} pixels")
         thinker.eval()
-        self.names = sorted({o["name"] for p in self.train for o in p.objects})
-        self.backgrounds = sorted({p.background for p in self.train if p.background})
+        self.names, self.backgrounds = self.train.words()
         labels = [phrase(name) for name in self.names] + [f"{phrase(b)} background" for b in self.backgrounds]
         self.label_states = text_states(thinker, tokenizer, labels)  # what a patch can be
-        captions = sorted({p.caption for p in self.train + self.valid})
+        # Of a stream, those of the first batch: they stand for all where nothing is named.
+        captions = sorted(self.train.captions() | {p.caption for p in [*(some if streamed else []), *self.valid]})
         self.caption_index = {caption: i for i, caption in enumerate(captions)}
         self.caption_states = text_states(thinker, tokenizer, captions)
         # Pictures of one's own may have captions only.
         self.heads.whiten.measure(self.label_states if labels else self.caption_states)
 
-    def order(self, epoch: int) -> Tensor:
-        """The pictures of an epoch in random order."""
-        if self._order[0] != epoch:
-            rng = torch.Generator().manual_seed((self.seed << 20) + epoch)
-            self._order = (epoch, torch.randperm(len(self.train), generator=rng))
-        return self._order[1]
-
     def batch(self, step: int, micro: int, rng: torch.Generator) -> dict[str, Tensor]:
         """Pictures with how to move and colour them (see `pixels`), their captions, and their objects."""
-        size, total = self.cfg.batch_size, len(self.train)
-        first = self.cfg.number(step, micro) * size
-        picks = [int(self.order(i // total)[i % total]) for i in range(first, first + size)]
-        rows = [self.train[i] for i in picks]
-        batch = self.collate(rows)
+        size = self.cfg.batch_size
+        batch = self.collate(self.train.at(self.cfg.number(step, micro)))
         if self.cfg.shift:
             moves = torch.randint(2 * self.cfg.shift + 1, (size, 2), generator=rng) - self.cfg.shift
             # The object goes the other way than the window.
@@ -157,6 +133,18 @@ class VisionTask:
             images = (((images - 0.5) * batch["contrast"] + 0.5) * batch["gain"]).clamp(0, 1)
         return images
 
+    def said(self, captions: Sequence[str]) -> tuple[Tensor, Tensor]:
+        """Numbers of captions ``[B]``, equal for equal ones, and the Thinker's states of them ``[B, Dt]``.
+
+        What is not known beforehand is found out together: so it depends on the batch alone, not on those before it.
+        """
+        if all(caption in self.caption_index for caption in captions):
+            numbers = torch.tensor([self.caption_index[caption] for caption in captions])
+            return numbers, self.caption_states[numbers]
+        own = {caption: i for i, caption in enumerate(sorted(set(captions)))}
+        numbers = torch.tensor([own[caption] for caption in captions])
+        return numbers, text_states(self.frozen["thinker"], self.tokenizer, list(own))[numbers]
+
     def collate(self, rows: Sequence[Picture]) -> dict[str, Tensor]:
         """Pictures, numbers of captions and backgrounds, boxes and names of objects.
 
@@ -167,11 +155,11 @@ class VisionTask:
         number = {name: i for i, name in enumerate(self.names)}
         background = {name: i for i, name in enumerate(self.backgrounds)}
         objects = [(row, o) for row, p in enumerate(rows) for o in p.objects if o["name"] in number]
-        captions = torch.tensor([self.caption_index[p.caption] for p in rows])
+        captions, texts = self.said([p.caption for p in rows])
         return {
             "images": torch.stack([p.pixels for p in rows]),
             "captions": captions,
-            "texts": self.caption_states[captions],
+            "texts": texts,
             "backgrounds": torch.tensor([background.get(p.background or "", -100) for p in rows]),
             "boxes": torch.tensor([o["box"] for _, o in objects], dtype=torch.float32).reshape(-1, 4),
             "names": torch.tensor([number[o["name"]] for _, o in objects], dtype=torch.int64),

@@ -7,12 +7,15 @@ from pydantic import Field
 from torch import Tensor
 
 from muomni.codec import Codec, CodecConfig
+from muomni.data.recording_stream import RecordingStream, first_recordings, too_large
 from muomni.data.speech import load_recordings
 from muomni.errors import UserError
 from muomni.griffin_lim import GriffinLim, GriffinLimConfig
 from muomni.media import save_audio
 from muomni.mel import MelConfig
 from muomni.train.loop import TrainConfig
+
+MEASURED = 500  # recordings in whose frames the codebooks begin
 
 
 class CodecStageConfig(TrainConfig):
@@ -22,6 +25,10 @@ class CodecStageConfig(TrainConfig):
     segment: int = Field(ge=4, le=1000, description="frames of a training segment, 50 a second")
     commitment: float = Field(ge=0, description="weight of the encoder's pull towards the codes")
     valid_recordings: int = Field(ge=1, description="recordings coded at each evaluation")
+    # Files of parameters from before there was a choice go on being read.
+    stream_over_mb: float = Field(
+        default=4000.0, ge=0, description="megabytes of training shards over which they are read as needed, not kept"
+    )
 
 
 class CodecTask:
@@ -36,7 +43,7 @@ class CodecTask:
         model: CodecConfig,
         mel: MelConfig,
         griffin_lim: GriffinLimConfig,
-        shards: Path,
+        shards: str | Path,
         seed: int,
     ) -> None:
         self.cfg, self.mel = cfg, mel
@@ -44,23 +51,49 @@ class CodecTask:
         self.modules = {"codec": self.codec}
         # The codec sees every second frame of the shared log-mel: 50 a second.
         speakers = [cfg.speaker] if cfg.speaker else None
-        self.train = [r.mel[::2] for r in load_recordings(shards, "train", speakers)]
-        self.valid = [r.mel[::2].float() for r in load_recordings(shards, "valid", speakers)]
-        self.valid = self.valid[: cfg.valid_recordings]
-        if not self.train or not self.valid:
+        self.stream: RecordingStream | None = None
+        self.train: list[Tensor] = []  # those in memory
+        if too_large(shards, cfg.stream_over_mb):
+            self.stream = RecordingStream(shards, cfg.batch_size, seed, lambda r: True, speakers, by_length=False)
+            some: list[Tensor] = []
+            for number in range(self.stream.per_epoch):
+                some += self.streamed(number)
+                if len(some) >= MEASURED:
+                    break
+            valid = first_recordings(shards, "valid", cfg.valid_recordings, speakers)
+        else:
+            self.train = some = [r.mel[::2] for r in load_recordings(shards, "train", speakers)]
+            valid = load_recordings(shards, "valid", speakers)[: cfg.valid_recordings]
+        self.valid = [r.mel[::2].float() for r in valid]
+        if not some or not self.valid:
             raise UserError(f"d_codec.speaker: no recording of '{cfg.speaker}' in {shards}")
         self.vocoder = GriffinLim(mel, griffin_lim)
         rng = torch.Generator().manual_seed(seed)
-        frames = torch.cat(self.train[:500]).float()
+        frames = torch.cat(some[:MEASURED]).float()
         self.codec.start(frames[torch.randperm(len(frames), generator=rng)[:20000]], rng)
+
+    def streamed(self, number: int) -> list[Tensor]:
+        """Log-mels of a batch of the stream ``[T, M]`` each, at 50 frames a second; one at least."""
+        assert self.stream is not None
+        return [r.mel[::2] for r in self.stream.at(number)]
+
+    def recordings(self, number: int, rng: torch.Generator) -> list[Tensor]:
+        """Log-mels that segments are taken from, one a segment.
+
+        Of those in memory any. A stream's batch may hold fewer of the speaker than it has places: then they take turns.
+        """
+        size = self.cfg.batch_size
+        if self.stream is None:
+            return [self.train[i] for i in torch.randint(len(self.train), (size,), generator=rng).tolist()]
+        rows = self.streamed(number)
+        return [rows[i % len(rows)] for i in range(size)]
 
     def batch(self, step: int, micro: int, rng: torch.Generator) -> tuple[Tensor, Tensor]:
         """Segments ``[B, T, M]`` and which of their frames are real ``[B, T]``."""
         size = self.cfg.segment
         mels = torch.zeros(self.cfg.batch_size, size, self.codec.cfg.n_mels)
         mask = torch.zeros(self.cfg.batch_size, size, dtype=torch.bool)
-        for row, pick in enumerate(torch.randint(len(self.train), (self.cfg.batch_size,), generator=rng).tolist()):
-            whole = self.train[pick]
+        for row, whole in enumerate(self.recordings(self.cfg.number(step, micro), rng)):
             start = int(torch.randint(max(1, len(whole) - size + 1), (), generator=rng))
             part = whole[start : start + size]
             mels[row, : len(part)] = part.float()
