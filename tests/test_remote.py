@@ -29,18 +29,26 @@ def store(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
         yield client
 
 
-@pytest.fixture
-def project(tmp_path: Path) -> Path:
-    dvc = (sys.executable, "-m", "dvc")
-    (tmp_path / "data/shards").mkdir(parents=True)
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project with data that dvc has taken in, and a remote; to be copied."""
+    folder, dvc = tmp_path_factory.mktemp("made"), (sys.executable, "-m", "dvc")
+    (folder / "data/shards").mkdir(parents=True)
     for number in range(5):
-        (tmp_path / f"data/shards/train-{number:06d}.tar").write_bytes(os.urandom(70_000))
-    run(tmp_path, "git", "init", "--quiet")
-    run(tmp_path, *dvc, "init", "--quiet")
-    run(tmp_path, *dvc, "config", "core.analytics", "false")
-    run(tmp_path, *dvc, "add", "--quiet", "data/shards")
-    run(tmp_path, *dvc, "remote", "add", "--default", "store", "s3://store/muomni")
-    return tmp_path
+        (folder / f"data/shards/train-{number:06d}.tar").write_bytes(os.urandom(70_000))
+    run(folder, "git", "init", "--quiet")
+    run(folder, *dvc, "init", "--quiet")
+    (folder / ".dvc/config").write_text(
+        "[core]\n    analytics = false\n    remote = store\n"
+        "['remote \"store\"']\n    url = s3://store/muomni\n['remote \"away\"']\n    url = s3://nobodys/muomni\n"
+    )
+    run(folder, *dvc, "add", "--quiet", "data/shards")
+    return folder
+
+
+@pytest.fixture
+def project(made: Path, tmp_path: Path) -> Path:
+    return shutil.copytree(made, tmp_path / "project", symlinks=True)
 
 
 def remote(project: Path, *words: str, **env: str) -> subprocess.CompletedProcess[str]:
@@ -88,24 +96,22 @@ def test_who_is_not_let_in_gets_one_line_before_anything_is_done(
     before = objects_of(project / "data/shards")[0]
     assert remote(project, "push").returncode == 0
     lose(project)
-    cases = {
-        "access is refused": {"AWS_SECRET_ACCESS_KEY": "wrong" * 8},
-        "no credentials": {"AWS_ACCESS_KEY_ID": "", "AWS_SECRET_ACCESS_KEY": "", "HOME": str(project)},
-        "Could not connect": {"AWS_ENDPOINT_URL": "http://127.0.0.1:9"},
-    }
-    for what, env in cases.items():
-        for command in ("pull", "push"):
-            done = remote(project, command, **env)
-            assert done.returncode == 2 and done.stderr.count("\n") == 1, done.stderr
-            assert done.stderr.startswith("error: s3://store/muomni: ") and what in done.stderr
-            assert "wrong" not in done.stderr and not done.stdout
+    cases = (
+        ("pull", "access is refused", {"AWS_SECRET_ACCESS_KEY": "wrong" * 8}),
+        ("push", "no credentials", {"AWS_ACCESS_KEY_ID": "", "AWS_SECRET_ACCESS_KEY": "", "HOME": str(project)}),
+        ("check", "Could not connect", {"AWS_ENDPOINT_URL": "http://127.0.0.1:9"}),
+    )
+    for command, what, env in cases:
+        done = remote(project, command, **env)
+        assert done.returncode == 2 and done.stderr.count("\n") == 1, done.stderr
+        assert done.stderr.startswith("error: s3://store/muomni: ") and what in done.stderr
+        assert "wrong" not in done.stderr and not done.stdout
     assert not (project / "data/shards").exists()
     assert remote(project, "pull").returncode == 0
     assert objects_of(project / "data/shards")[0] == before
 
 
 def test_a_missing_bucket_or_remote_is_one_line(project: Path, store: Any) -> None:
-    run(project, sys.executable, "-m", "dvc", "remote", "add", "away", "s3://nobodys/muomni")
     for words, what in (
         (("--remote", "away"), "error: s3://nobodys/muomni: no such bucket; "),
         (("--remote", "none"), "error: config file error: remote 'none' doesn't exist; "),
