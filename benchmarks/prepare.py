@@ -91,6 +91,7 @@ def pictures_alone(params: Params, every: int, folder: Path) -> dict[str, dict[s
     """Rendering drawings, composing pictures as PNG, writing them to a tar."""
     from muomni.data.composing import SplitComposer, count_pictures
     from muomni.data.image_corpus import PER_TASK, render_all
+    from muomni.data.scenes import LEVELS
     from muomni.data.shard_format import SPLITS, encode_sample
     from muomni.data.shard_writer import ShardWriter
     from muomni.data.styles import concepts_of, sketches
@@ -111,7 +112,7 @@ def pictures_alone(params: Params, every: int, folder: Path) -> dict[str, dict[s
         if split == "train":
             with few.part("pictures: reading drawings"):
                 for drawing in known.values():
-                    drawing.image  # noqa: B018
+                    drawing.render(LEVELS[0], 0.0)
         numbers = range(0, count_pictures(corpus, params.images, split), every)
         with clock.part("pictures: composing"):
             made = [composer.compose(number) for number in numbers]
