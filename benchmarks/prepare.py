@@ -15,6 +15,7 @@ import os
 import platform
 import resource
 import shutil
+import subprocess
 import sys
 import tempfile
 import time
@@ -90,13 +91,13 @@ def pictures_alone(params: Params, every: int, folder: Path) -> dict[str, dict[s
     """Rendering drawings, composing pictures as PNG, writing them to a tar."""
     from muomni.data.composing import SplitComposer, count_pictures
     from muomni.data.image_corpus import PER_TASK, render_all
+    from muomni.data.scenes import LEVELS
     from muomni.data.shard_format import SPLITS, encode_sample
     from muomni.data.shard_writer import ShardWriter
     from muomni.data.styles import concepts_of, sketches
 
     clock, few = Clock(), Clock()
-    drawn = Clock()
-    with drawn.part("drawings: reading packages"):
+    with few.part("drawings: reading packages"):
         found = list(sketches(concepts_of(params.images.names, params.images.scene_names)))
     some = found[::every]
     with clock.part("drawings: rendering"):
@@ -111,7 +112,7 @@ def pictures_alone(params: Params, every: int, folder: Path) -> dict[str, dict[s
         if split == "train":
             with few.part("pictures: reading drawings"):
                 for drawing in known.values():
-                    drawing.image  # noqa: B018
+                    drawing.render(LEVELS[0], 0.0)
         numbers = range(0, count_pictures(corpus, params.images, split), every)
         with clock.part("pictures: composing"):
             made = [composer.compose(number) for number in numbers]
@@ -119,7 +120,7 @@ def pictures_alone(params: Params, every: int, folder: Path) -> dict[str, dict[s
             for key, png, described in made:
                 writer.append(key, encode_sample(key, {"png": png, "json": described}))
     shutil.rmtree(out)
-    return drawn.scaled(1) | few.scaled(1) | clock.scaled(every)
+    return few.scaled(1) | clock.scaled(every)
 
 
 def speech_alone(params: Params, every: int, folder: Path) -> dict[str, dict[str, float]]:
@@ -224,21 +225,16 @@ def whole(params: Params, folder: Path, rounds: int, say: Callable[[str], None])
     return found
 
 
-def summed(parts: dict[str, dict[str, float]], kind: str) -> float:
-    """The seconds of all parts."""
-    return sum(part[kind] for part in parts.values())
-
-
 def figures(parts: dict[str, dict[str, float]], stages: dict[str, dict[str, Any]]) -> dict[str, Any]:
     """What the bars ask: the rate of the whole against that of its parts, and of two cores against one."""
     total = {n: sum(stages[name][n]["wall"] for name in STAGES) for n in ("1", "2")}
-    alone_s = summed(parts, "wall")
+    alone_s, alone_cpu = (sum(part[kind] for part in parts.values()) for kind in ("wall", "cpu"))
     found = {
         "parts_seconds": round(alone_s, 2),
         "whole_seconds": {n: round(seconds, 2) for n, seconds in total.items()},
         "against_parts": {n: round(alone_s / (int(n) * seconds), 3) for n, seconds in total.items()},
         "against_parts_by_cpu": {
-            n: round(summed(parts, "cpu") / sum(stages[name][n]["cpu"] for name in STAGES), 3) for n in total
+            n: round(alone_cpu / sum(stages[name][n]["cpu"] for name in STAGES), 3) for n in total
         },
         "two_cores_against_one": round(total["1"] / total["2"], 3),
         "two_cores_against_one_by_stage": {
@@ -249,6 +245,12 @@ def figures(parts: dict[str, dict[str, float]], stages: dict[str, dict[str, Any]
     return found | {"bars": BARS, "met": met}
 
 
+def revision() -> str:
+    """The commit that is measured, or nothing outside of a checkout."""
+    done = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
+    return done.stdout.strip()
+
+
 def main() -> None:
     """Measure and write the figures."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.prepare", description=(__doc__ or "").splitlines()[0])
@@ -257,7 +259,8 @@ def main() -> None:
     parser.add_argument("--hours", type=float, default=10.0, help="of speech, about")
     parser.add_argument("--every", type=int, default=4, help="parts alone are timed on every so manieth item")
     parser.add_argument("--rounds", type=int, default=2)
-    parser.add_argument("--out", type=Path, default=Path("docs/benchmarks/prepare.json"))
+    parser.add_argument("--machine", help="what it is, for the page")
+    parser.add_argument("--out", type=Path, default=Path("docs/figures/prepare.json"))
     args = parser.parse_args()
     params = sized(read_params(f"profiles/{args.profile}.yaml"), args.pictures, args.hours)
     folder = Path(tempfile.mkdtemp(prefix="muomni-prepare-"))
@@ -272,8 +275,13 @@ def main() -> None:
         shutil.rmtree(folder, ignore_errors=True)
     load.append(round(os.getloadavg()[0], 1))
     result = {
-        "command": " ".join(["python -m benchmarks.prepare", *sys.argv[1:]]),
-        "machine": {"cores": os.cpu_count(), "processor": platform.processor() or platform.machine(), "load": load},
+        "about": {
+            "command": " ".join(["python -m benchmarks.prepare", *sys.argv[1:]]),
+            "machine": args.machine or f"{os.cpu_count()} cores, {platform.machine()}",
+            "seed": params.seed,
+            "revision": revision(),
+        },
+        "load": load,  # before, between and after: over the number of cores other work took part of them
         "pictures": sum(entry["samples"] for entry in index["splits"].values()),
         "recordings": speech["utterances"],
         "hours": round(speech["minutes"] / 60, 2),

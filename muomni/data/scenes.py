@@ -47,7 +47,8 @@ class Drawing:
     """A drawing with a transparent background, at several sizes.
 
     Args:
-        image: RGBA, cut to what is drawn; or its file, which is read when the drawing is first used.
+        image: RGBA, cut to what is drawn; or its file, which is read for each size that is used: sizes are kept, and
+            of thousands of drawings both would fill the memory.
         about: what a description tells of it beside the concept, for example its style.
     """
 
@@ -62,22 +63,23 @@ class Drawing:
         Raises:
             UserError: if its file is missing or damaged.
         """
-        if isinstance(self._image, Path):
-            try:
-                with Image.open(self._image) as image:
-                    self._image = image.convert("RGBA")
-            except (OSError, ValueError) as error:
-                again = "run `dvc repro --force corpus-images`"
-                raise UserError(f"{self._image}: cannot be read ({error}); {again}") from None
-        return self._image
+        if isinstance(self._image, Image.Image):
+            return self._image
+        try:
+            with Image.open(self._image) as image:
+                return image.convert("RGBA")
+        except (OSError, ValueError) as error:
+            again = "run `dvc repro --force corpus-images`"
+            raise UserError(f"{self._image}: cannot be read ({error}); {again}") from None
 
     def _level(self, side: int) -> Image.Image:
         """The smallest copy that is not smaller than asked, with premultiplied colours, as mixing needs them."""
         largest = next((level for level in reversed(LEVELS) if level >= side), LEVELS[0])
         if largest not in self._levels:
-            scale = largest / max(self.image.size)
-            size = max(1, round(self.image.width * scale)), max(1, round(self.image.height * scale))
-            level = self.image.resize(size, Image.Resampling.LANCZOS).convert("RGBa")
+            image = self.image
+            scale = largest / max(image.size)
+            size = max(1, round(image.width * scale)), max(1, round(image.height * scale))
+            level = image.resize(size, Image.Resampling.LANCZOS).convert("RGBa")
             # An empty edge, so that what is drawn up to the edge still fades into the background when turned.
             self._levels[largest] = ImageOps.expand(level, 1)
         return self._levels[largest]
