@@ -235,9 +235,9 @@ class Readers:
         for path in out.rglob("*.json*"):
             assert SECRET not in path.read_text(encoding="utf-8")
 
-    def pictures(self, folder: Path) -> None:
+    def pictures(self, folder: Path, source: str = "folder") -> None:
         """A folder of pictures."""
-        values = self.smoke["images"] | {"source": "folder", "path": str(folder), "max_bad_fraction": 1.0}
+        values = self.smoke["images"] | {"source": source, "path": str(folder), "max_bad_fraction": 1.0}
         values |= {"scenes": 0, "valid_scenes": 0, "test_scenes": 0, "max_pixels": 1_000_000}
         self.corpus(lambda out: build_image_corpus(ImagesConfig(**values), 0, out, "images"))
 

@@ -31,6 +31,7 @@ from fuzz_inputs import (
     yamls,
 )
 from fuzz_readers import Readers
+from fuzz_sources import SourceReaders, source_inputs
 from test_media import png_bytes, sine, wav_bytes
 
 from muomni.checkpoint import CARD, CONFIG, WEIGHTS
@@ -164,7 +165,12 @@ def targets(folder: Path) -> list[Target]:
     tokens = [json.dumps(index).encode(), DEEP, json.dumps(index).replace("100", "1e999").encode()]
     weights, config, card = ((r.good / name).read_bytes() for name in (WEIGHTS, CONFIG, CARD))
     vocabulary = (r.good / MODEL_FILE).read_bytes()
+    sources = [
+        Target(name, read, seeds, spoil or mutate_bytes, memory_mb=200)
+        for name, read, seeds, spoil in source_inputs(SourceReaders(r))
+    ]
     return [
+        *sources,
         # A picture of 50 million pixels is 200 MB, twice while it is converted; a decoder may hold it once more.
         Target("picture", load_image, pictures, memory_mb=650, share=2),
         # 100 million samples are 400 MB of float32, which a container's frames are before they are joined.

@@ -202,7 +202,7 @@ def test_own_sentence_by_two_speakers_stays_in_one_split(tmp_path: Path) -> None
     [
         ("file,words\n0.wav,hello", "metadata.csv", "lacks 'file' or 'text'"),
         ('{"file": "0.wav"}', "metadata.jsonl", "lacks 'file' or 'text'"),
-        ("{broken", "metadata.jsonl", "cannot be read"),
+        ("{broken", "metadata.jsonl", "all 1 samples are bad; the first is metadata.jsonl:1: not JSON"),
         ("file,text\n", "metadata.csv", "nothing to read"),
         ("file,text\n", "notes.txt", "neither metadata.csv"),
     ],

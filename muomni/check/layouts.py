@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from muomni.data.folders import Folder
 from muomni.data.own_conversations import LONGEST_LINE
-from muomni.data.picture_sources import PICTURES as ENDS
+from muomni.data.picture_entries import PICTURES as ENDS
 from muomni.data.speech_files import MOST_TABLE
 from muomni.errors import UserError
 

@@ -27,7 +27,8 @@ from muomni.data.own_pictures import (
     load_image,
 )
 from muomni.data.own_speech import stated_licences
-from muomni.data.picture_sources import Entry, PicturePart, entries
+from muomni.data.picture_entries import Entry
+from muomni.data.picture_sources import PicturePart, entries
 from muomni.tokenizer import Tokenizer
 
 TINY = 32  # pixels of the shorter side

@@ -21,7 +21,7 @@ import soundfile
 
 from muomni.data.folders import Folder
 from muomni.data.own_pictures import load_image, square
-from muomni.data.picture_sources import MOST_BYTES
+from muomni.data.picture_entries import MOST_BYTES
 from muomni.errors import UserError, shortened
 from muomni.recording import as_learned
 from muomni.sound import load_audio

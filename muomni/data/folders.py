@@ -14,6 +14,7 @@ import os
 import re
 import tempfile
 import time
+import unicodedata
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import cached_property
@@ -171,10 +172,23 @@ class Folder:
         if len(found) > MOST_FILES:
             raise self._error(f"more than {MOST_FILES:,} files; split it into folders and name them in a mixture")
 
+    def spelled(self, name: str) -> str:
+        """A name as the file's system spells it: some have letters and their accents apart, which look the same."""
+        if self.local is None or name.isascii() or (self.local / name).exists():
+            return name
+        return self._composed.get(unicodedata.normalize("NFC", name), name)
+
+    @cached_property
+    def _composed(self) -> dict[str, str]:
+        """Names of files by their composed form, where that is another."""
+        names = {unicodedata.normalize("NFC", name): name for name in self.files()}
+        return {composed: name for composed, name in names.items() if composed != name}
+
     def _local_path(self, name: str) -> Path:
         """Where a file is; raises ValueError if there is none or it is not in the folder."""
         folder = Path(self._root)
         try:
+            name = self.spelled(name)
             path = (folder / name).resolve()
             if not path.is_relative_to(folder.resolve()):
                 raise ValueError(

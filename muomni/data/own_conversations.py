@@ -119,6 +119,7 @@ def _lines(folder: Folder, names: Sequence[str], bad: BadSamples) -> Iterator[Li
                     if len(line) == LONGEST_LINE and not line.endswith(b"\n"):
                         bad.add(item, f"a line of {LONGEST_LINE:,} bytes; the rest of the file is left out")
                         break
-                    yield item, line
+                    if line.strip():
+                        yield item, line
         except ValueError as error:
             bad.add(name, str(error))

@@ -20,7 +20,8 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from muomni.data.badsamples import BadSamples
 from muomni.data.concepts import Concept, by_name
 from muomni.data.mixtures import Origin, times
-from muomni.data.picture_sources import MOST_BYTES, Entry, PicturePart, entries
+from muomni.data.picture_entries import MOST_BYTES, Entry
+from muomni.data.picture_sources import PicturePart, entries
 from muomni.data.splits import split_of
 from muomni.untrusted import IMAGE_FORMATS
 

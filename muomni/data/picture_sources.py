@@ -7,8 +7,7 @@ import csv
 import io
 import json
 import tarfile
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import PurePosixPath
 from typing import Any, Literal
@@ -16,12 +15,10 @@ from typing import Any, Literal
 from muomni.data.badsamples import BadSamples
 from muomni.data.folders import Folder
 from muomni.data.mixtures import Origin, Part
+from muomni.data.picture_coco import coco_entries
+from muomni.data.picture_entries import LONGEST_LINE, MOST_BYTES, MOST_LISTED, PICTURES, Entry
 from muomni.errors import UserError
 
-MOST_BYTES = 500_000_000  # of a picture's file
-MOST_LISTED = 2_000_000_000  # bytes of a file that lists pictures: it is held in memory
-LONGEST_LINE = 1_000_000
-PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".ppm")
 KINDS = ("folder", "csv", "sidecar", "coco", "webdataset")
 CAPTIONS = {"folder": "captions.jsonl", "csv": "captions.csv"}
 
@@ -32,25 +29,6 @@ class PicturePart(Part):
     source: Literal["embedded", "packages", "folder", "csv", "sidecar", "coco", "webdataset"]
 
 
-@dataclass
-class Entry:
-    """A picture that is listed.
-
-    Attributes:
-        item: what messages call it.
-        file: its name.
-        read: gives its bytes; raises ValueError with the reason if it cannot.
-        name: of the one thing that it shows, or None.
-        captions: what is said of it.
-    """
-
-    item: str
-    file: str
-    read: Callable[[], bytes]
-    name: str | None = None
-    captions: list[str] = field(default_factory=list)
-
-
 def entries(part: PicturePart, bad: BadSamples, origin: Origin) -> Iterator[Entry]:
     """The pictures of a source in a fixed order; what is wrong with the lists is set aside in `bad`.
 
@@ -58,7 +36,7 @@ def entries(part: PicturePart, bad: BadSamples, origin: Origin) -> Iterator[Entr
         UserError: if the folder is not there or not of that layout.
     """
     folder = Folder(part.path, "images.path")
-    readers = {"sidecar": _sidecar, "coco": _coco, "webdataset": _tars}
+    readers = {"sidecar": _sidecar, "coco": coco_entries, "webdataset": _tars}
     if part.source in CAPTIONS:
         rows = _rows(folder, part.source, bad)
         listed = list(_merged(rows, folder))
@@ -90,6 +68,8 @@ def _rows(folder: Folder, kind: str, bad: BadSamples) -> Iterator[tuple[str, Map
 def _json_rows(data: bytes, listed: str, bad: BadSamples) -> Iterator[tuple[str, Mapping[str, Any]]]:
     for number, line in enumerate(data.splitlines(), 1):
         item = f"{listed}:{number}"
+        if not line.strip():
+            continue
         try:
             row = json.loads(line)
             said = row.get("name", row.get("caption"))
@@ -103,9 +83,9 @@ def _json_rows(data: bytes, listed: str, bad: BadSamples) -> Iterator[tuple[str,
 def _csv_rows(data: bytes, listed: str, bad: BadSamples) -> Iterator[tuple[str, Mapping[str, Any]]]:
     text = data.decode("utf-8-sig", errors="surrogateescape")
     reader = csv.DictReader(io.StringIO(text, newline=""))
-    columns = set(reader.fieldnames or ())
-    if "file" not in columns or not columns & {"caption", "name"}:
-        raise UserError(f"{listed}: its first line needs the columns file and caption (or name)")
+    reader.fieldnames = columns = [name.strip() for name in reader.fieldnames or ()]
+    if "file" not in columns or not {"caption", "name"} & {*columns}:
+        raise UserError(f"{listed}: its first line needs the columns file and caption (or name), with commas between")
     while True:
         first = reader.line_num + 1
         try:
@@ -161,55 +141,10 @@ def _sidecar(folder: Folder, names: list[str], bad: BadSamples) -> Iterator[Entr
             reason = "not UTF-8" if isinstance(error, UnicodeDecodeError) else error
             bad.add(name, f"its text {texts[stem]}: {reason}")
             continue
-        yield Entry(name, name, partial(folder.read, name, MOST_BYTES), None, text.splitlines() or [""])
+        captions = [line for line in text.splitlines() if line.strip()]
+        yield Entry(name, name, partial(folder.read, name, MOST_BYTES), None, captions or [""])
     for stem in texts.keys() - used:
         bad.add(texts[stem], "no picture of the same name beside it")
-
-
-def _coco(folder: Folder, names: list[str], bad: BadSamples) -> Iterator[Entry]:
-    """COCO's captions: ``annotations/captions_*.json``, and the pictures in ``images/`` or in folders below it."""
-    lists = [n for n in names if n.startswith("annotations/captions_") and n.lower().endswith(".json")]
-    if not lists:
-        raise UserError(f"images.path: {folder.address} holds no annotations/captions_*.json")
-    places: dict[str, str] = {}
-    for name in names:
-        if name.lower().endswith(PICTURES):
-            places.setdefault(PurePosixPath(name).name, name)
-    for listed in lists:
-        try:
-            table = json.loads(folder.read(listed, MOST_LISTED))
-            pictures, annotations = table["images"], table["annotations"]
-            if not isinstance(pictures, list) or not isinstance(annotations, list):
-                raise TypeError
-        except (ValueError, KeyError, TypeError, RecursionError) as error:
-            bad.add(listed, f"no COCO captions: {error}" if isinstance(error, ValueError) else "no COCO captions")
-            continue
-        yield from _coco_pictures(folder, listed, pictures, annotations, places, bad)
-
-
-def _coco_pictures(
-    folder: Folder, listed: str, pictures: list[Any], annotations: list[Any], places: Mapping[str, str], bad: BadSamples
-) -> Iterator[Entry]:
-    captions: dict[int, list[str]] = {}
-    known = {row["id"] for row in pictures if isinstance(row, dict) and isinstance(row.get("id"), int)}
-    for number, row in enumerate(annotations):
-        picture = row.get("image_id") if isinstance(row, dict) else None
-        if not isinstance(picture, int) or not isinstance(row.get("caption"), str):
-            bad.add(f"{listed} annotations[{number}]", "no image_id and caption")
-        elif picture not in known:
-            bad.add(f"{listed} annotations[{number}]", f"image_id {picture} is no picture of this file")
-        else:
-            captions.setdefault(picture, []).append(row["caption"])
-    for number, row in enumerate(pictures):
-        file, picture = (row.get("file_name"), row.get("id")) if isinstance(row, dict) else (None, None)
-        item = f"{listed} images[{number}]"
-        if not isinstance(file, str) or not isinstance(picture, int):
-            bad.add(item, "no id and file_name")
-        elif picture not in captions:
-            bad.add(f"{item} {file}", "no caption")
-        else:
-            place = places.get(PurePosixPath(file).name, f"images/{file}")
-            yield Entry(f"{item} {file}", place, partial(folder.read, place, MOST_BYTES), None, captions.pop(picture))
 
 
 def _tars(folder: Folder, names: list[str], bad: BadSamples) -> Iterator[Entry]:
@@ -217,6 +152,9 @@ def _tars(folder: Folder, names: list[str], bad: BadSamples) -> Iterator[Entry]:
     tars = [name for name in names if name.lower().endswith(".tar")]
     if not tars:
         raise UserError(f"images.path: {folder.address} holds no .tar file")
+    for name in names:
+        if name.lower().endswith((".tar.gz", ".tgz", ".tar.zst", ".tar.bz2", ".tar.xz")):
+            bad.add(name, "a compressed tar; unpack it to .tar")
     for name in tars:
         seen = 0
         try:

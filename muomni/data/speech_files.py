@@ -64,10 +64,14 @@ class SpeechFolder:
         return self.folder.files(ends)
 
     def inside(self, name: str) -> str | None:
-        """The address of a file that a corpus names, if it is in the folder. Raises ValueError or OSError."""
+        """The address of a file that a corpus names, if it is in the folder.
+
+        Raises:
+            ValueError, OSError, RuntimeError: for what cannot be a file's name, or a loop of links.
+        """
         local = self.folder.local
         if local is not None:
-            path = (local / name).resolve()
+            path = (local / self.folder.spelled(name)).resolve()
             return str(path) if local.resolve() in path.parents else None
         name = posixpath.normpath(name)
         return None if name.startswith(("/", "..")) or name == "." else f"{self.folder.address}/{name}"

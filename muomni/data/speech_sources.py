@@ -4,16 +4,15 @@ torchaudio.datasets is not used. Its classes take one corpus under its exact nam
 alone (by TorchCodec, a further dependency), and end at the first row that has a fault, where here it is set aside.
 """
 
-import csv
-import io
-import json
 import re
+import unicodedata
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from muomni.data.badsamples import BadSamples
 from muomni.data.speech_files import SpeechFolder
+from muomni.data.speech_tables import lines_of, rows_of
 from muomni.errors import UserError
 
 MANIFESTS = ("manifest.csv", "manifest.tsv", "manifest.jsonl")
@@ -56,20 +55,38 @@ def squeezed(text: object) -> str:
     return " ".join(str(text).split())
 
 
+def written(text: str) -> str:
+    """A text in Unicode's composed form, without control characters and what else has no width."""
+    return squeezed("".join(c for c in unicodedata.normalize("NFC", text) if c.isprintable() or c.isspace()))
+
+
 def sentence_case(text: str) -> str:
     """A text in capitals as one writes it: small letters but for the first and the word I."""
     return re.sub(r"\bi\b", "I", text.lower().capitalize()) if text.isupper() else text
 
 
 def read_folder(folder: SpeechFolder, _: Mapping[str, str], bad: BadSamples) -> Iterator[Clip]:
-    """Rows of ``metadata.csv`` or ``metadata.jsonl``: ``file``, ``text``, and perhaps ``speaker``."""
-    for number, row in enumerate(_metadata(folder)):
+    """Rows of ``metadata.csv`` or ``metadata.jsonl``: ``file``, ``text``, and perhaps ``speaker``.
+
+    Raises:
+        UserError: if there is neither, or the first line of the CSV lacks a column.
+    """
+    table = "metadata.csv" if folder.has("metadata.csv") else "metadata.jsonl"
+    if not folder.has(table):
+        raise UserError(f"{folder}: has neither metadata.csv nor metadata.jsonl (file, text, speaker)")
+    for number, item, row in rows_of(folder, table, bad):
+        if "file" not in row or "text" not in row:
+            if table.endswith(".csv"):
+                what = "lacks 'file' or 'text' in its first line; name both columns, with commas between"
+                raise UserError(f"{folder}/{table}: {what}")
+            bad.add(item, "lacks 'file' or 'text'")
+            continue
         if not all(isinstance(row.get(column), str | int | float | None) for column in ("file", "text", "speaker")):
-            bad.add(f"row {number + 1}", "file, text or speaker is no text")
+            bad.add(item, "file, text or speaker is no text")
             continue
         name, text = (squeezed(row[column] or "") for column in ("file", "text"))
-        speaker = str(row["speaker"] or "") if "speaker" in row else ""
-        yield from _clip(folder, f"row {number + 1}", Clip(number, name, text, speaker), bad)
+        speaker = squeezed(row["speaker"] or "") if "speaker" in row else ""
+        yield from _clip(folder, item, Clip(number, name, text, speaker), bad)
 
 
 def _clip(folder: SpeechFolder, item: str, clip: Clip, bad: BadSamples) -> Iterator[Clip]:
@@ -77,52 +94,19 @@ def _clip(folder: SpeechFolder, item: str, clip: Clip, bad: BadSamples) -> Itera
     try:
         (clip.text + clip.speaker).encode()
         address = folder.inside(clip.audio)
-    except (ValueError, OSError) as error:  # half a character, or what no file can be called
+        if "\0" in clip.text:
+            raise ValueError("the text is binary: it holds a zero byte")
+    except (
+        ValueError,
+        OSError,
+        RuntimeError,
+    ) as error:  # half a character, what no file can be called, a loop of links
         bad.add(item, str(error))
         return
     if not clip.audio or address is None:
         bad.add(item, f"file '{clip.audio}' is not inside the folder")
         return
-    yield Clip(clip.number, address, clip.text, clip.speaker, clip.split)
-
-
-def _metadata(folder: SpeechFolder) -> Iterator[dict[str, Any]]:
-    name = "metadata.csv" if folder.has("metadata.csv") else "metadata.jsonl"
-    if not folder.has(name):
-        raise UserError(f"{folder}: has neither metadata.csv nor metadata.jsonl (file, text, speaker)")
-    try:
-        text = folder.read(name).decode("utf-8-sig")
-        rows = (
-            list(csv.DictReader(io.StringIO(text)))
-            if name.endswith(".csv")
-            else [json.loads(line) for line in text.split("\n") if line.strip()]  # other ends may stand in a text
-        )
-    except (ValueError, csv.Error, RecursionError) as error:
-        raise UserError(f"{folder}/{name}: cannot be read ({squeezed(error)}); write it as UTF-8") from None
-    for number, row in enumerate(rows, 1):
-        if not isinstance(row, dict) or "file" not in row or "text" not in row:
-            raise UserError(f"{folder}/{name}: row {number} lacks 'file' or 'text'; name both columns")
-        yield row
-
-
-def lines_of(folder: SpeechFolder, name: str, bad: BadSamples) -> Iterator[tuple[int, str]]:
-    """Lines of a table that are not empty, with their numbers from 1; one that is no UTF-8 is set aside.
-
-    Raises:
-        UserError: if there is no such file.
-    """
-    try:
-        data = folder.read(name)
-    except ValueError as error:
-        raise UserError(f"{folder}/{name}: {error}; check speech.path") from None
-    for number, line in enumerate(data.removeprefix(b"\xef\xbb\xbf").split(b"\n"), 1):
-        try:
-            text = line.decode().rstrip("\r")
-        except UnicodeDecodeError as error:
-            bad.add(f"{name}:{number}", f"not UTF-8 text: {error}")
-            continue
-        if text.strip():
-            yield number, text
+    yield Clip(clip.number, address, written(clip.text), written(clip.speaker), clip.split)
 
 
 def read_ljspeech(folder: SpeechFolder, _: Mapping[str, str], bad: BadSamples) -> Iterator[Clip]:
@@ -220,7 +204,7 @@ def read_manifest(folder: SpeechFolder, columns: Mapping[str, str], bad: BadSamp
     if not table:
         raise UserError(f"{folder}: no manifest.csv, .tsv or .jsonl; name the file in speech.path")
     called = dict[str, str]()
-    for number, (item, row) in enumerate(_rows(folder, table, bad)):
+    for number, item, row in rows_of(folder, table, bad):
         if not called:
             called = _called(row, columns, f"{folder}/{table}")
         cells = {what: row.get(name) for what, name in called.items()}
@@ -250,40 +234,6 @@ def _called(row: Mapping[str, Any], columns: Mapping[str, str], where: str) -> d
                 f"{where}: which column is the {what}? Set speech.columns.{what} to one of {', '.join(row)}"
             )
     return {what: name for what, name in called.items() if name}
-
-
-def _rows(folder: SpeechFolder, table: str, bad: BadSamples) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Rows of a manifest, each with what messages call it."""
-    lines = lines_of(folder, table, bad)
-    if table.lower().endswith((".csv", ".tsv")):
-        numbers = list[int]()
-        texts = _noting(lines, numbers)
-        rows = csv.DictReader(texts, delimiter="\t" if table.lower().endswith(".tsv") else ",")
-        try:
-            for row in rows:
-                if None in row or None in row.values():
-                    bad.add(f"{table}:{numbers[-1]}", "has more or fewer columns than the first line")
-                else:
-                    yield f"{table}:{numbers[-1]}", dict(row)
-        except csv.Error as error:
-            raise UserError(f"{folder}/{table}:{numbers[-1]}: no table of this kind ({error}); mend it") from None
-        return
-    for number, line in lines:
-        try:
-            row = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            bad.add(f"{table}:{number}", f"not JSON: {error}")
-            continue
-        if isinstance(row, dict):
-            yield f"{table}:{number}", row
-        else:
-            bad.add(f"{table}:{number}", "not a JSON object")
-
-
-def _noting(lines: Iterator[tuple[int, str]], numbers: list[int]) -> Iterator[str]:
-    for number, text in lines:
-        numbers.append(number)
-        yield text + "\n"
 
 
 READERS: dict[str, Reader] = {

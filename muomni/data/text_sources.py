@@ -101,6 +101,8 @@ def _lines(file: IO[bytes], name: str, field: str, bad: BadSamples, max_bytes: f
         if len(line) == most and not line.endswith(b"\n"):
             bad.add(f"{name}:{number}", "larger than text.max_document_mb; the rest of the file is left out")
             return
+        if not line.strip():
+            continue
         try:
             row = json.loads(line)
         except (ValueError, RecursionError) as error:
