@@ -26,12 +26,12 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from muomni.config import section
 from muomni.errors import UserError
+from muomni.passport.blocks import embedded
 from muomni.registry_config import RegistryConfig
 from pipelines import registry
 from pipelines.form import EvaluateChanges, ParamChanges, chosen, keys, merged, nested
 from pipelines.graph_run import PARAMS, prepare, run_graph
 from pipelines.reaper import alive
-from pipelines.results import embedded
 from pipelines.run import state_root
 from pipelines.versions import CHALLENGER, CHAMPION
 

@@ -20,12 +20,14 @@ from prefect.exceptions import TerminationSignal
 from prefect.runtime import flow_run
 from prefect.states import Completed
 
+from muomni.data.files import atomic_write_text
 from muomni.errors import UserError
 from muomni.params import Params
 from pipelines import copies
 from pipelines.copies import Copy
 from pipelines.follow import Graph, Progress
 from pipelines.form import Changes, applied, chosen
+from pipelines.learning import PAGE, page_of
 from pipelines.parent_run import close_parent, log_child, open_parent, run_link
 from pipelines.results import Result, Stage, of_champion, report
 from pipelines.sender import RUN, read
@@ -33,6 +35,7 @@ from pipelines.sync import end_interrupted, set_aside_all
 
 PARAMS = "params.yaml"
 End = Literal["FINISHED", "FAILED", "KILLED"]
+KEPT = ("plots", "metrics/samples", "card", PAGE)  # what is kept of a run with its records
 UPDATE = 2.0  # seconds between updates of a progress bar in the page
 ENDING = 3.0  # seconds in which killed processes are gone for good
 
@@ -242,7 +245,7 @@ def run_graph(
             finally:
                 graph.end()
             copies.save_experiment(copy, result.experiment, targets, f"{profile} at {copy.commit[:12]}")
-            page = report(result, copy, champion, key)
+            page = report(result, copy, champion, key, write_learning(copy))
             create_markdown_artifact(
                 page, key=artifact_key(f"report-{result.experiment}"), description="what came of it"
             )
@@ -254,6 +257,14 @@ def run_graph(
         finally:
             close(copy, end)
     return result
+
+
+def write_learning(copy: Copy) -> bool:
+    """Write the page of how the run's trainings went, for its records; False if it has none."""
+    page = page_of(copy.folder)
+    if page:
+        atomic_write_text(copy.folder / PAGE, page)
+    return bool(page)
 
 
 def prefect_tags() -> dict[str, str]:
@@ -280,7 +291,7 @@ def close(copy: Copy, end: End) -> None:
         copy.parent,
         end,
         metrics,
-        [path for path in (copy.folder / "plots", copy.folder / "metrics" / "samples") if path.is_dir()],
+        [copy.folder / name for name in KEPT if (copy.folder / name).exists()],
     )
     set_aside_all(copy.root)
     copies.take_away(copy, finished=True)

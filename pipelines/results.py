@@ -3,7 +3,6 @@
 A page of Markdown with the picture and the sound inside, so that it shows without any other server.
 """
 
-import base64
 import io
 import json
 from collections.abc import Mapping, Sequence
@@ -19,8 +18,10 @@ from matplotlib.figure import Figure as Picture
 from muomni.errors import UserError
 from muomni.evaluate.measure import Figure
 from muomni.evaluate.summary import direction
+from muomni.passport.blocks import embedded
 from pipelines import copies
 from pipelines.copies import Copy
+from pipelines.learning import PAGE
 from pipelines.parent_run import run_link
 from pipelines.registry import LEGEND, mark, shown_figure
 from pipelines.sender import read
@@ -107,11 +108,6 @@ def sound(metrics: Path) -> Path | None:
     return next(iter(spoken), latest[-1] if latest else None)
 
 
-def embedded(kind: str, data: bytes) -> str:
-    """A file as an address that holds it."""
-    return f"data:{kind};base64,{base64.b64encode(data).decode()}"
-
-
 @dataclass(frozen=True)
 class Measured:
     """Figures of somebody, by name, and the hash of the held-out data that they were measured on."""
@@ -196,7 +192,9 @@ def stages_table(stages: Sequence[Stage]) -> str:
     return table(["stage", "how", "seconds", "MLflow run of its checkpoint"], rows, right=2)
 
 
-def report(result: Result, copy: Copy, champion: tuple[str, Measured] | None, parent: str | None) -> str:
+def report(
+    result: Result, copy: Copy, champion: tuple[str, Measured] | None, parent: str | None, learned: bool = False
+) -> str:
     """A run's page.
 
     Args:
@@ -204,6 +202,7 @@ def report(result: Result, copy: Copy, champion: tuple[str, Measured] | None, pa
         copy: where it worked; its files are still there.
         champion: of before the run, from `of_champion`.
         parent: the key of the whole run in MLflow.
+        learned: whether the run has a page of how it learned.
     """
     link = run_link(parent) if parent else None
     name = result.experiment
@@ -231,6 +230,8 @@ def report(result: Result, copy: Copy, champion: tuple[str, Measured] | None, pa
         )
         parts += ["## Figures", figures(new, others), f"Without comparison: {', '.join(missing)}." if missing else ""]
     parts += ["## Stages", stages_table(result.stages)]
+    if learned and link:
+        parts += ["## How it learned", f"[The same samples at each evaluation, side by side]({link}/artifacts/{PAGE})."]
     picture, heard = curves(copy.folder / "metrics" / "train"), sound(copy.folder / "metrics")
     if picture is not None:
         parts += ["## Curves", f"![the loss of each training stage]({embedded('image/png', picture)})"]

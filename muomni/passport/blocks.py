@@ -70,8 +70,14 @@ def embedded(kind: str, data: bytes) -> str:
 
 
 def smaller(sound: bytes) -> tuple[str, bytes]:
-    """The type and the bytes of a recording for a page: FLAC, which any browser plays and has half the size of WAV."""
-    samples, rate = soundfile.read(io.BytesIO(sound), dtype="int16", always_2d=True)
+    """The type and the bytes of a WAV for a page: FLAC, which browsers play and has half the size.
+
+    What cannot be read stays as it is: a page is worth no failure.
+    """
+    try:
+        samples, rate = soundfile.read(io.BytesIO(sound), dtype="int16", always_2d=True)
+    except soundfile.LibsndfileError:
+        return "audio/wav", sound
     out = io.BytesIO()
     soundfile.write(out, samples, rate, format="FLAC", subtype="PCM_16")
     return "audio/flac", out.getvalue()
