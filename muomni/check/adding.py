@@ -38,7 +38,11 @@ def without(tasks: Sequence[str]) -> Changes:
 
 
 def speech_changes(params: Params, found: Found, name: str, columns: Mapping[str, str]) -> Changes:
-    """The source, and the voices that have enough recordings; a voice without a name gets the profile's."""
+    """The source, and the voices that have enough recordings; a voice without a name gets the profile's.
+
+    Raises:
+        UserError: if no speaker is in every split.
+    """
     config = speech_config(params, found, columns, "")
     spoken, _ = own_utterances(config.source, config.path, params.seed, BadSamples(1.0, "speech"), columns)
     counts = Counter(item.speaker for item in spoken)
@@ -71,7 +75,11 @@ def text_changes(params: Params, found: Found) -> Changes:
 
 
 def picture_changes(params: Params, found: Found, name: str) -> Changes:
-    """The source without scenes; or a mixture with the drawings, if none of its pictures has a name that is known."""
+    """The source without scenes; or a mixture with the drawings, if none of its pictures has a name that is known.
+
+    Raises:
+        UserError: if the mixture's file is there already.
+    """
     config = pictures_config(params, found)
     bad = BadSamples(1.0, "images")
     listed = (entry for part in parts_of(config) for entry in entries(part, bad, Origin("", "", "", "", 1.0)))
