@@ -51,6 +51,7 @@ check: $(INSTALLED)  ## lint, format, types, the graph's dependencies against th
 	$(BIN)/mypy
 	$(BIN)/python -m pipelines.check_graph
 	$(BIN)/python -m pipelines.documents
+	$(BIN)/python -m codespell_lib
 	$(BIN)/python -m pipelines.audit
 
 format: $(INSTALLED)  ## put imports and formatting right, and the dependencies in dvc.yaml
@@ -65,8 +66,8 @@ site: $(INSTALLED)  ## build the documents and the API reference as a site, buil
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
 	@echo "build/site/index.html"
 
-smoke: $(INSTALLED)  ## run the graph at profile smoke in a copy, a few minutes; params.yaml stays as it is
-	@$(BIN)/python -m pipelines.smoke
+smoke: $(INSTALLED)  ## run the graph at profile smoke in a copy, some minutes (KEEP=--keep: leave it in .muomni/smoke)
+	@$(BIN)/python -m pipelines.smoke $(KEEP)
 
 up: $(INSTALLED)  ## start the Prefect server, its worker and the MLflow UI; Ctrl-C ends them
 	@$(BIN)/muomni up $(UP)

@@ -35,7 +35,11 @@ def chosen(args: argparse.Namespace) -> Path:
 
 
 def bench(args: argparse.Namespace) -> int:
-    """Measure, print a table, and write JSON."""
+    """Measure, print a table, and write JSON.
+
+    Raises:
+        UserError: if a part that is asked for is none.
+    """
     for part in args.only or []:
         if part not in PARTS + EXTRA:
             there = [*PARTS, *EXTRA]
@@ -66,7 +70,11 @@ def budget(args: argparse.Namespace, params: Params, device: Device) -> float:
 
 
 def plan(args: argparse.Namespace) -> int:
-    """Try every stage, print what it takes, and keep it for ``--compare``."""
+    """Try every stage, print what it takes, and keep it for ``--compare``.
+
+    Raises:
+        UserError: if there is no plan to compare with, or no such stage.
+    """
     if args.compare:
         if not PLAN.is_file():
             raise UserError(f"{PLAN}: no plan yet; run `muomni plan`")

@@ -197,7 +197,11 @@ def identity(folder: str | Path) -> tuple[int, int] | None:
 
 
 def load_once(folder: str | Path, check: Callable[[Checkpoint], C]) -> tuple[Checkpoint, C]:
-    """`load_checked`, which may meet files of two checkpoints if the folder is replaced meanwhile."""
+    """`load_checked`, which may meet files of two checkpoints if the folder is replaced meanwhile.
+
+    Raises:
+        UserError: if a file is not the one that the card was written for.
+    """
     found = peek_checkpoint(folder)
     checked = check(found)
     folder, again = Path(folder), remedy(folder)

@@ -22,7 +22,11 @@ class Parser(argparse.ArgumentParser):
     """A parser whose complaints are `UserError`: one line, like every other fault."""
 
     def error(self, message: str) -> NoReturn:
-        """Raise instead of printing the usage."""
+        """Raise instead of printing the usage.
+
+        Raises:
+            UserError: always, with the parser's message.
+        """
         raise UserError(f"{message}; see `{self.prog} --help`")
 
     def exit(self, status: int = 0, message: str | None = None) -> NoReturn:

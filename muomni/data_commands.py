@@ -74,7 +74,11 @@ def checked(found: Found, args: argparse.Namespace, params: Params) -> tuple[Sec
 
 
 def check(args: argparse.Namespace) -> int:
-    """Print what is found, and write it where asked to."""
+    """Print what is found, and write it where asked to.
+
+    Raises:
+        UserError: if a report cannot be written.
+    """
     params = read_params(args.params)
     results = [checked(found, args, params) for found in sources(args)]
     sections = [section for section, _ in results]

@@ -251,7 +251,11 @@ class Session:
 
 
 def last(events: Iterator[Event]) -> Answer:
-    """The whole answer, without its pieces."""
+    """The whole answer, without its pieces.
+
+    Raises:
+        RuntimeError: if there is none.
+    """
     for event in events:
         if isinstance(event, Answer):
             return event

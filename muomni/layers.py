@@ -280,7 +280,7 @@ class Block(nn.Module):
         cache: KVCache | None = None,
         layer: int = 0,
     ) -> Tensor:
-        """``[B, T, D]`` to ``[B, T, D]``."""
+        """``[B, T, D]`` to ``[B, T, D]``; see `Attention.forward` for the rest."""
         x = x + self.attention(self.norm1(x), rope, mask, cache, layer)
         return x + self.feed_forward(self.norm2(x))
 

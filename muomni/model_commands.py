@@ -106,7 +106,11 @@ def shown(text: str) -> str:
 
 
 def show(events: Iterator[Event], stream: bool, sink: GrowingSound | None = None) -> Answer:
-    """Print an answer: the plan as a note, the text at once or as it comes; speech that comes goes into a file."""
+    """Print an answer: the plan as a note, the text at once or as it comes; speech that comes goes into a file.
+
+    Raises:
+        RuntimeError: if the events end without an answer.
+    """
     spoken = 0
     for event in events:
         if isinstance(event, PlanEvent):
@@ -133,7 +137,11 @@ def write_sound(path: Path, wave: Tensor, rate: int) -> None:
 
 
 def chat(args: argparse.Namespace) -> int:
-    """One question, or a conversation."""
+    """One question, or a conversation.
+
+    Raises:
+        UserError: if there is no question, or nothing to speak.
+    """
     alone = args.text is None and not (args.image or args.video or args.audio_in)
     if args.text is not None and not args.text.strip() and not (args.image or args.video or args.audio_in):
         raise UserError("--text: is empty; write a question")
@@ -165,7 +173,11 @@ def generation(args: argparse.Namespace) -> dict:
 
 
 def lines() -> Iterator[str]:
-    """Lines that the user writes, or that come from a pipe; the prompt does not go into a redirected output."""
+    """Lines that the user writes, or that come from a pipe; the prompt does not go into a redirected output.
+
+    Raises:
+        UserError: if there is no standard input.
+    """
     if sys.stdin is None or sys.stdin.closed:
         raise UserError("chat: no standard input; give --text, --image, --video or --audio-in")
     typed = sys.stdin.isatty()

@@ -58,6 +58,9 @@ def best_ways(scores: Sequence[Tensor]) -> list[Tensor]:
 
     Returns:
         For each ``[T]`` int64, growing by steps of one from 0 to N - 1.
+
+    Raises:
+        ValueError: if a recording has fewer frames than characters.
     """
     frames, lengths = ([s.shape[axis] for s in scores] for axis in (0, 1))
     if any(t < n for t, n in zip(frames, lengths, strict=True)):

@@ -49,7 +49,11 @@ def params(args: argparse.Namespace) -> int:
 
 
 def profile(args: argparse.Namespace) -> int:
-    """List the profiles, or check one and copy it to params.yaml."""
+    """List the profiles, or check one and copy it to params.yaml.
+
+    Raises:
+        UserError: if params.yaml cannot be written.
+    """
     if args.name is None:
         print("\n".join(profile_names()))
         return 0

@@ -34,7 +34,11 @@ Samples = npt.NDArray[np.float32]
 
 
 def read_source(source: Source, kind: str) -> tuple[bytes, str]:
-    """The bytes of a source and what messages call it. `kind` is for example ``image``."""
+    """The bytes of a source and what messages call it. `kind` is for example ``image``.
+
+    Raises:
+        UserError: if the source is empty or too large.
+    """
     if isinstance(source, bytes):
         data, name = source, f"{kind} (uploaded)"
         if len(data) > MAX_FILE_BYTES:
@@ -204,6 +208,11 @@ class GrowingSound:
 
 
 def open_container(data: bytes, name: str, kind: str) -> Any:
+    """A file in a container, opened by PyAV.
+
+    Raises:
+        UserError: if PyAV is missing, or this is no such file.
+    """
     try:
         import av
     except ImportError:
@@ -237,7 +246,11 @@ def decoded(container: Any, stream: Any, name: str, kind: str) -> Iterator[Any]:
 
 
 def decode_audio(data: bytes, name: str, sample_rate: int, needed: bool) -> Samples | None:
-    """The first sound track, or None if there is none and none is needed."""
+    """The first sound track, or None if there is none and none is needed.
+
+    Raises:
+        UserError: if it is damaged, changes its rate, or has no sound although that is needed.
+    """
     with open_container(data, name, "audio") as container:
         import av
 

@@ -188,7 +188,11 @@ class StackDecoder:
         return states
 
     def check(self, end: int, cache: Cache) -> None:
-        """Refuse more positions than there are."""
+        """Refuse more positions than there are.
+
+        Raises:
+            ValueError: if there are fewer positions.
+        """
         if end > min(cache.positions, self.context):
             raise ValueError(f"{end} positions; the cache holds {cache.positions}, the context {self.context}")
 

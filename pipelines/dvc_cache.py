@@ -143,7 +143,11 @@ def check(root: Path) -> bool:
 
 
 def main() -> None:
-    """Exit code 0 if all is right, 1 if something was damaged or changed, 2 if that cannot be told."""
+    """Exit code 0 if all is right, 1 if something was damaged or changed, 2 if that cannot be told.
+
+    Raises:
+        UserError: if this is no DVC repository.
+    """
     parser = argparse.ArgumentParser(description="Hash dvc's cache and the stages' outputs again.")
     parser.add_argument("--quick", action="store_true", help="only what `make repro` does before it starts")
     with ending_in_one_line():

@@ -44,7 +44,11 @@ def words(args: argparse.Namespace, module: str) -> list[str]:
 
 
 def launch(given: Sequence[str]) -> int:
-    """Run ``torchrun``. Returns the exit code: 2 where a process has told an error that a user can mend."""
+    """Run ``torchrun``. Returns the exit code: 2 where a process has told an error that a user can mend.
+
+    Raises:
+        UserError: if the nodes do not find each other.
+    """
     # Else PyTorch 2.11 keeps the store of killed processes, and those that are started after them wait for ever.
     os.environ.setdefault("TORCH_DISABLE_SHARE_RDZV_TCP_STORE", "1")
     from torch.distributed import run
@@ -73,7 +77,11 @@ def launch(given: Sequence[str]) -> int:
 
 
 def main() -> None:
-    """Read the command line and train."""
+    """Read the command line and train.
+
+    Raises:
+        UserError: if a number or the stage is not one.
+    """
     parser = argparse.ArgumentParser(
         prog="python -m pipelines.launch", description="train a stage in several processes"
     )

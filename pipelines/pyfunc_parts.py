@@ -97,7 +97,11 @@ class ThinkerPart(Loaded):
         self.model, self.words = Decoder(self.part("thinker").thinker()), self.tokenizer()
 
     def answer(self, row: Row, options: Options) -> dict[str, Any]:
-        """One row's continuation."""
+        """One row's continuation.
+
+        Raises:
+            UserError: if the text does not fit the context.
+        """
         ids = [self.words.bos, *self.words.encode(text_of(row))]
         context = self.model.cfg.context
         if len(ids) >= context:
@@ -124,7 +128,11 @@ class HearingPart(Loaded):
         self.encoder, self.head = self.part("audio_encoder").hearing()
 
     def answer(self, row: Row, options: Options) -> dict[str, Any]:
-        """One row's transcript."""
+        """One row's transcript.
+
+        Raises:
+            UserError: if the recording is too long.
+        """
         mel = self.frames(row)
         longest = self.encoder.cfg.positions * 8
         if len(mel) > longest:
@@ -141,7 +149,11 @@ class SeeingPart(Loaded):
         self.encoder, self.heads = self.part("vision_encoder").seeing(self.thinker.cfg.d_model)
 
     def answer(self, row: Row, options: Options) -> dict[str, Any]:
-        """One row's name."""
+        """One row's name.
+
+        Raises:
+            UserError: if there is no name to choose from.
+        """
         names = [name.strip() for name in text_of(row, "names").split(",") if name.strip()]
         if not names:
             raise UserError("names: there is none; separate names by commas, as in 'cat, dog'")
@@ -174,7 +186,11 @@ class TalkerPart(Loaded):
         self.talker, self.codec = self.part("talker").talker(self.thinker.cfg.d_model), self.part("codec").codec()
 
     def answer(self, row: Row, options: Options) -> dict[str, Any]:
-        """One row's speech, sentence after sentence."""
+        """One row's speech, sentence after sentence.
+
+        Raises:
+            UserError: if there is nothing to say.
+        """
         text = text_of(row)
         parts = [text[a:b] for a, b in sentences(text, longest_sentence(self.talker))]
         parts = [part for part in parts if speakable(part)]

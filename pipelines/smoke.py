@@ -99,7 +99,11 @@ def smoke(source: Path, target: Path, profile: str) -> None:
 
 
 def main() -> None:
-    """Run it, and remove the copy if all went well."""
+    """Run it, and remove the copy if all went well.
+
+    Raises:
+        UserError: if a smoke run works there already.
+    """
     parser = argparse.ArgumentParser(description="Run the graph at a small profile in a copy of this checkout.")
     parser.add_argument("--profile", default="smoke", help="name of a file in profiles/ (default: smoke)")
     parser.add_argument("--keep", action="store_true", help="leave the copy in place")

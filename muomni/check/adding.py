@@ -41,7 +41,11 @@ def without(tasks: Sequence[str]) -> Changes:
 
 
 def speech_changes(params: Params, found: Found, name: str, columns: Mapping[str, str]) -> Changes:
-    """The source, and the voices that have enough recordings; a voice without a name gets the profile's."""
+    """The source, and the voices that have enough recordings; a voice without a name gets the profile's.
+
+    Raises:
+        UserError: if no speaker is in every split.
+    """
     config = speech_config(params, found, columns, "")
     parts = [part for part in config.parts() if part.source != "embedded"]
     where, bad = f"speech.path: {config.path}", BadSamples(1.0, "speech")
@@ -91,7 +95,11 @@ def text_changes(params: Params, found: Found) -> Changes:
 
 
 def picture_changes(params: Params, found: Found, name: str) -> Changes:
-    """The source without scenes; or a mixture with the drawings, if none of its pictures has a name that is known."""
+    """The source without scenes; or a mixture with the drawings, if none of its pictures has a name that is known.
+
+    Raises:
+        UserError: if the mixture's file is there already.
+    """
     config = pictures_config(params, found)
     bad = BadSamples(1.0, "images")
     listed = (entry for part in parts_of(config) for entry in entries(part, bad, Origin("", "", "", "", 1.0)))

@@ -122,7 +122,11 @@ class SplitComposer:
         return f"{self.split}-{number:06d}", buffer.getvalue(), described
 
     def as_it_is(self, number: int, row: dict[str, Any], rng: random.Random) -> Sample:
-        """A picture with captions, and its description: no objects are known, one of the captions is drawn."""
+        """A picture with captions, and its description: no objects are known, one of the captions is drawn.
+
+        Raises:
+            UserError: if the picture's file cannot be read.
+        """
         captions = row["captions"]
         described: dict[str, Any] = {"kind": "captioned", "layout": "captioned", "background": None, "objects": []}
         described |= {"caption": rng.choice(captions), "captions": captions, "key": f"{TRAIN_ONLY}{row['id']}"}

@@ -133,7 +133,11 @@ class DaskExecutor(Executor[Future[Any]]):
         )
 
     def submit(self, call: Call) -> Future[Any]:
-        """Send it."""
+        """Send it.
+
+        Raises:
+            ValueError: if a worker cannot import the work, or an item is too large to send.
+        """
         if call.work.__module__ == "__main__" or "<" in call.work.__qualname__:
             raise ValueError(f"{call.work.__qualname__} cannot be imported by a worker")
         size = sizeof(call.item) + sizeof(call.args)

@@ -23,7 +23,11 @@ MEMBER = re.compile(KEY.pattern + r"(\.[A-Za-z0-9_-]+)+")
 
 
 def encode_member(name: str, value: Any) -> bytes:
-    """Bytes of one member: sorted JSON for ``*json``, ``numpy.save`` for ``*npy``, else as given."""
+    """Bytes of one member: sorted JSON for ``*json``, ``numpy.save`` for ``*npy``, else as given.
+
+    Raises:
+        TypeError: if it is none of these.
+    """
     kind = name.rpartition(".")[2]
     if kind == "json":
         return json.dumps(value, sort_keys=True, ensure_ascii=False, allow_nan=False).encode()

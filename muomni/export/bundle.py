@@ -122,7 +122,11 @@ class Bundle:
             self.follow(*module.imported[name])
 
     def follow(self, statement: ast.Import | ast.ImportFrom, alias: ast.alias) -> None:
-        """Take what an import brings, if it comes from this package."""
+        """Take what an import brings, if it comes from this package.
+
+        Raises:
+            ValueError: if the import has another form, or names what is not there.
+        """
         source = statement.module if isinstance(statement, ast.ImportFrom) else alias.name
         if source is None or not f"{source}.".startswith(PACKAGE):
             return

@@ -23,7 +23,11 @@ NEEDED = {"hf": (), "onnx": ("onnx", "onnxscript", "onnxruntime")}  # packages t
 
 
 def command(args: argparse.Namespace) -> int:
-    """Run ``muomni export``."""
+    """Run ``muomni export``.
+
+    Raises:
+        UserError: if options contradict each other, or there is no model.
+    """
     formats = chosen(args.format)
     if args.weights != "fp32" and "onnx" not in formats:
         raise UserError(f"--weights {args.weights}: is of the Thinker in ONNX; give --format onnx too")

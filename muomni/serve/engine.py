@@ -118,7 +118,12 @@ class Engine:
         return reply
 
     def admitted(self) -> Reply:
-        """A reply, if there is room for another request."""
+        """A reply, if there is room for another request.
+
+        Raises:
+            Closed: if the server is stopping.
+            Full: if there is none.
+        """
         if not self.open:
             raise Closed("the server is stopping: it takes no new requests")
         waiting = len(self.replies) - self.slots

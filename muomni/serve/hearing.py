@@ -31,7 +31,11 @@ KNOWN = {"file", "model", "language", "prompt", "response_format", "temperature"
 
 
 def prompts_of(served: Served, data: bytes, limits: Limits) -> tuple[list[Prompt], float]:
-    """What the model reads of a recording, piece by piece, and its seconds; takes long. Raises `ApiError`."""
+    """What the model reads of a recording, piece by piece, and its seconds; takes long. Raises `ApiError`.
+
+    Raises:
+        RuntimeError: if a piece does not fit the context.
+    """
     engine = served.engine
     cfg, rate = engine.model.cfg, engine.model.cfg.mel.sample_rate
     samples = recording(data, limits, "file", rate)
@@ -114,7 +118,11 @@ class HearingJob(Job):
 
 
 async def known_fields(request: Request) -> None:
-    """Refuse fields that would be passed over."""
+    """Refuse fields that would be passed over.
+
+    Raises:
+        ApiError: 400 for one that is not known.
+    """
     for name in await request.form():
         if name not in KNOWN:
             raise ApiError(400, f"{name[:80]}: this server knows no such field", name[:80], "unknown_parameter")

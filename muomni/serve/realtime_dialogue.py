@@ -206,7 +206,11 @@ class Dialogue:
 
 
 def make_prompt(conversation: Conversation, items: Sequence[Item], instructions: str, reserve: int) -> Prompt:
-    """Encode items and lay them out. Takes a while."""
+    """Encode items and lay them out. Takes a while.
+
+    Raises:
+        UserError: if there is no question.
+    """
     answered, question = turns(items)
     conversation.exchanges = [(message(parts, conversation), text) for parts, text in answered]
     asked = message(question, conversation, instructions)

@@ -118,7 +118,11 @@ class Session:
     # The session and its sound
 
     def update(self, event: SessionUpdate) -> None:
-        """Change the configuration."""
+        """Change the configuration.
+
+        Raises:
+            BadEvent: if the voice is changed after something was said.
+        """
         config = updated(self.config, event.session)
         voice, param = config.audio.output.voice, "session.audio.output.voice"
         self.check_voice(voice, param)
@@ -192,7 +196,11 @@ class Session:
     # Items
 
     def create(self, event: ItemCreate) -> None:
-        """Put an item into the conversation."""
+        """Put an item into the conversation.
+
+        Raises:
+            BadEvent: if an item of this id is there.
+        """
         item = new_item(event.item, "item")
         if any(item.id == other.id for other in self.dialogue.items):
             raise BadEvent(f"item.id: {item.id!r} is there already; give another", "item_exists", "item.id")
@@ -214,7 +222,11 @@ class Session:
         self.outbox.put("conversation.item.retrieved", item=item.wire())
 
     def truncate(self, event: ItemTruncate) -> None:
-        """Cut an answer to what was heard of it."""
+        """Cut an answer to what was heard of it.
+
+        Raises:
+            BadEvent: if it is no spoken answer, or shorter than that.
+        """
         item = self.dialogue.items[self.dialogue.find(event.item_id)]
         if item.role != "assistant" or event.content_index or item.parts[0].kind != "audio":
             raise BadEvent("item_id: only the spoken part 0 of an answer can be truncated", param="item_id")
@@ -291,7 +303,11 @@ class Session:
         )
 
     def cancel(self, event: ResponseCancel) -> None:
-        """End the answer that is being made."""
+        """End the answer that is being made.
+
+        Raises:
+            BadEvent: if there is no such answer being made.
+        """
         response = self.response
         if not (response and response.active) or event.response_id not in (None, response.id):
             raise BadEvent("there is no such answer being made", "response_cancel_not_active", "response_id")

@@ -94,7 +94,11 @@ def left(end: float) -> float:
 
 
 def connect(scheme: str, host: str, port: int, param: str, allowed: Allowed, end: float) -> http.client.HTTPConnection:
-    """A connection to a number behind a name, all of whose numbers are allowed."""
+    """A connection to a number behind a name, all of whose numbers are allowed.
+
+    Raises:
+        ApiError: 400 if one of them is not public.
+    """
     numbers = {str(found[4][0]) for found in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)}
     if not all(allowed(number) for number in numbers):
         raise ApiError(400, f"{param}: the address is not a public one", param, "remote_refused")

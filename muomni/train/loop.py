@@ -92,7 +92,11 @@ class Training:
         self.marked_step = self.start
 
     def run(self, samples: bool) -> dict[str, float]:
-        """Train from the step where the state is to the last, and give the modules their final weights."""
+        """Train from the step where the state is to the last, and give the modules their final weights.
+
+        Raises:
+            RuntimeError: if a frozen part has changed.
+        """
         cfg, progress = self.cfg, Progress(self.name, self.start, self.cfg.steps, quiet=self.rank > 0)
         progress.note(self.device.description + (f"; going on after step {self.start}" if self.start else ""))
         metrics = MetricsFile(self.folder / "metrics.jsonl") if self.rank == 0 else None

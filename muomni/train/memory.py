@@ -25,7 +25,11 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 @contextlib.contextmanager
 def no_memory_is_an_error(name: str) -> Iterator[None]:
-    """One line instead of a traceback where nothing can be cut in parts: an evaluation, the optimisers, new batches."""
+    """One line instead of a traceback where nothing can be cut in parts: an evaluation, the optimisers, new batches.
+
+    Raises:
+        UserError: instead of the error for want of memory.
+    """
     try:
         yield
     except (RuntimeError, MemoryError) as error:

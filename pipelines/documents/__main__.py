@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 from muomni.errors import UserError
-from pipelines.documents import figures, filling
+from pipelines.documents import blocks, figures, filling, numbers
 from pipelines.run import state_root
 
 
@@ -26,7 +26,7 @@ def main() -> None:
             print(figures.take(root, options.take, options.machine, state_root()))
         if options.write:
             print("\n".join(str(path.relative_to(root)) for path in filling.write(root)) or "nothing to change")
-        problems = filling.differing(root)
+        problems = filling.differing(root) + numbers.listed(root) + blocks.unclear(root)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)

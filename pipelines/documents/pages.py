@@ -94,6 +94,19 @@ def replace(text: str, mark: str, content: str, page: str | Path) -> str:
     return before + begin + content + end + after
 
 
+def without_blocks(text: str, where: str) -> str:
+    """A page whose blocks are empty lines.
+
+    Raises:
+        UserError: if a block is not closed.
+    """
+    lines = text.splitlines()
+    for block in blocks(text, where):
+        end = block.line + block.text.count("\n") + 1
+        lines[block.line - 1 : end] = [""] * (end - block.line + 1)
+    return "\n".join([*lines, ""])
+
+
 def outside_code(text: str, change: Callable[[str], str]) -> str:
     """A text that is changed but for its code spans."""
     spans = list[str]()
