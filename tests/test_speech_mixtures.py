@@ -163,6 +163,8 @@ def folder_of(path: Path, speaker: str, first: int = 0, number: int = 30) -> Non
         ("- {source: folder, path: IN/none}", "no such folder"),
         ("- {source: folder, path: IN/a, speeker: x}", "did you mean 'speaker'"),
         ("- {source: folder, path: IN/a, weight: 0}", "greater than 0"),
+        ("- {source: folder, path: IN/a, name: 'a b'}", "source 1.name: String should match pattern"),
+        ("- {source: folder}", "no folder is named"),
         ("- {source: manifest, path: IN/a, columns: {sound: x}}", "columns"),
         ("- {source: folder, path: 'https://me:pw@host/x'}", "a user or a password"),
         ("[]", "expected a list of sources"),

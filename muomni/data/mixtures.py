@@ -20,7 +20,7 @@ class Part(Section):
 
     path: str = Field(default="", description="its folder: a path, file://, s3://, http:// or https://")
     weight: float = Field(default=1.0, gt=0, le=1000, description="how often training meets each of its items")
-    name: str = Field(default="", max_length=80, pattern=r"[A-Za-z0-9_.-]*$", description="in manifests; else source")
+    name: str = Field(default="", max_length=80, pattern=r"^[A-Za-z0-9_.-]*$", description="in manifests; else source")
     licence: str = Field(default="your own", max_length=200, description="under which its items may be used")
 
 
