@@ -66,13 +66,19 @@ def used() -> float:
     )
 
 
-def sized(params: Params, pictures: int, hours: float) -> Params:
+def sized(params: Params, pictures: int, hours: float, names: int | None = None) -> Params:
     """The profile with so many pictures, two fifths of them of one thing, and so much speech without prose."""
     held, singles = pictures // HELD_OUT, 2 * pictures // 5
-    each = max(1, round((singles - held) / params.images.names))
-    scenes = pictures - each * params.images.names - 2 * held
+    names = names or params.images.names
+    each = max(1, round((singles - held) / names))
+    scenes = pictures - each * names - 2 * held
     images = params.images.model_copy(
-        update={"singles_per_name": each, "scenes": max(0, scenes - 2 * (held // 2)), "valid_singles": held}
+        update={
+            "names": names,
+            "singles_per_name": each,
+            "scenes": max(0, scenes - 2 * (held // 2)),
+            "valid_singles": held,
+        }
         | {"test_singles": held, "valid_scenes": held // 2, "test_scenes": held // 2}
     )
     recordings = hours * 3600 / SECONDS
@@ -257,12 +263,13 @@ def main() -> None:
     parser.add_argument("--profile", default="base")
     parser.add_argument("--pictures", type=int, default=10_000)
     parser.add_argument("--hours", type=float, default=10.0, help="of speech, about")
+    parser.add_argument("--names", type=int, help="of the profile's names; each is drawn in every style first")
     parser.add_argument("--every", type=int, default=4, help="parts alone are timed on every so manieth item")
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--machine", help="what it is, for the page")
     parser.add_argument("--out", type=Path, default=Path("docs/figures/prepare.json"))
     args = parser.parse_args()
-    params = sized(read_params(f"profiles/{args.profile}.yaml"), args.pictures, args.hours)
+    params = sized(read_params(f"profiles/{args.profile}.yaml"), args.pictures, args.hours, args.names)
     folder = Path(tempfile.mkdtemp(prefix="muomni-prepare-"))
     load = [round(os.getloadavg()[0], 1)]
     try:
