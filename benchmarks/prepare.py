@@ -15,7 +15,6 @@ import os
 import platform
 import resource
 import shutil
-import subprocess
 import sys
 import tempfile
 import time
@@ -28,6 +27,7 @@ from typing import Any
 
 from muomni.data.files import sha256_folder
 from muomni.params import Params, read_params
+from pipelines.copies import git
 
 SECONDS = 2.25  # of a sentence about pictured things, about
 HELD_OUT = 20  # of so many pictures one is for validation and one for testing
@@ -89,8 +89,8 @@ def sized(params: Params, pictures: int, hours: float, names: int | None = None)
 
 def alone(params: Params, every: int, folder: Path) -> dict[str, dict[str, float]]:
     """Each part of the work by itself, in this process, from the material that the stages left in `folder`."""
-    found = pictures_alone(params, every, folder)
-    return found | speech_alone(params, every, folder) | mels_alone(params, every, folder)
+    drawn = pictures_alone(params, every, folder)
+    return drawn | speech_alone(params, every, folder) | mels_alone(params, every, folder)
 
 
 def pictures_alone(params: Params, every: int, folder: Path) -> dict[str, dict[str, float]]:
@@ -251,12 +251,6 @@ def figures(parts: dict[str, dict[str, float]], stages: dict[str, dict[str, Any]
     return found | {"bars": BARS, "met": met}
 
 
-def revision() -> str:
-    """The commit that is measured, or nothing outside of a checkout."""
-    done = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
-    return done.stdout.strip()
-
-
 def main() -> None:
     """Measure and write the figures."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.prepare", description=(__doc__ or "").splitlines()[0])
@@ -286,7 +280,7 @@ def main() -> None:
             "command": " ".join(["python -m benchmarks.prepare", *sys.argv[1:]]),
             "machine": args.machine or f"{os.cpu_count()} cores, {platform.machine()}",
             "seed": params.seed,
-            "revision": revision(),
+            "revision": git(Path(), "rev-parse", "--short", "HEAD"),
         },
         "load": load,  # before, between and after: over the number of cores other work took part of them
         "pictures": sum(entry["samples"] for entry in index["splits"].values()),
