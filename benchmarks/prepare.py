@@ -15,7 +15,6 @@ import os
 import platform
 import resource
 import shutil
-import subprocess
 import sys
 import tempfile
 import time
@@ -28,6 +27,7 @@ from typing import Any
 
 from muomni.data.files import sha256_folder
 from muomni.params import Params, read_params
+from pipelines.copies import git
 
 SECONDS = 2.25  # of a sentence about pictured things, about
 HELD_OUT = 20  # of so many pictures one is for validation and one for testing
@@ -66,13 +66,19 @@ def used() -> float:
     )
 
 
-def sized(params: Params, pictures: int, hours: float) -> Params:
+def sized(params: Params, pictures: int, hours: float, names: int | None = None) -> Params:
     """The profile with so many pictures, two fifths of them of one thing, and so much speech without prose."""
     held, singles = pictures // HELD_OUT, 2 * pictures // 5
-    each = max(1, round((singles - held) / params.images.names))
-    scenes = pictures - each * params.images.names - 2 * held
+    names = names or params.images.names
+    each = max(1, round((singles - held) / names))
+    scenes = pictures - each * names - 2 * held
     images = params.images.model_copy(
-        update={"singles_per_name": each, "scenes": max(0, scenes - 2 * (held // 2)), "valid_singles": held}
+        update={
+            "names": names,
+            "singles_per_name": each,
+            "scenes": max(0, scenes - 2 * (held // 2)),
+            "valid_singles": held,
+        }
         | {"test_singles": held, "valid_scenes": held // 2, "test_scenes": held // 2}
     )
     recordings = hours * 3600 / SECONDS
@@ -83,8 +89,8 @@ def sized(params: Params, pictures: int, hours: float) -> Params:
 
 def alone(params: Params, every: int, folder: Path) -> dict[str, dict[str, float]]:
     """Each part of the work by itself, in this process, from the material that the stages left in `folder`."""
-    found = pictures_alone(params, every, folder)
-    return found | speech_alone(params, every, folder) | mels_alone(params, every, folder)
+    drawn = pictures_alone(params, every, folder)
+    return drawn | speech_alone(params, every, folder) | mels_alone(params, every, folder)
 
 
 def pictures_alone(params: Params, every: int, folder: Path) -> dict[str, dict[str, float]]:
@@ -245,24 +251,19 @@ def figures(parts: dict[str, dict[str, float]], stages: dict[str, dict[str, Any]
     return found | {"bars": BARS, "met": met}
 
 
-def revision() -> str:
-    """The commit that is measured, or nothing outside of a checkout."""
-    done = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
-    return done.stdout.strip()
-
-
 def main() -> None:
     """Measure and write the figures."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.prepare", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--profile", default="base")
     parser.add_argument("--pictures", type=int, default=10_000)
     parser.add_argument("--hours", type=float, default=10.0, help="of speech, about")
+    parser.add_argument("--names", type=int, help="of the profile's names; each is drawn in every style first")
     parser.add_argument("--every", type=int, default=4, help="parts alone are timed on every so manieth item")
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--machine", help="what it is, for the page")
     parser.add_argument("--out", type=Path, default=Path("docs/figures/prepare.json"))
     args = parser.parse_args()
-    params = sized(read_params(f"profiles/{args.profile}.yaml"), args.pictures, args.hours)
+    params = sized(read_params(f"profiles/{args.profile}.yaml"), args.pictures, args.hours, args.names)
     folder = Path(tempfile.mkdtemp(prefix="muomni-prepare-"))
     load = [round(os.getloadavg()[0], 1)]
     try:
@@ -279,7 +280,7 @@ def main() -> None:
             "command": " ".join(["python -m benchmarks.prepare", *sys.argv[1:]]),
             "machine": args.machine or f"{os.cpu_count()} cores, {platform.machine()}",
             "seed": params.seed,
-            "revision": revision(),
+            "revision": git(Path(), "rev-parse", "--short", "HEAD"),
         },
         "load": load,  # before, between and after: over the number of cores other work took part of them
         "pictures": sum(entry["samples"] for entry in index["splits"].values()),
