@@ -17,6 +17,7 @@ from muomni.export.transformers_files import write_transformers
 from muomni.model_commands import check_writable, note
 from muomni.model_sources import fetch_model
 from muomni.omni import load_omni
+from muomni.passport.measured import read_measured
 
 FORMATS = ("hf", "onnx")
 NEEDED = {"hf": (), "onnx": ("onnx", "onnxscript", "onnxruntime")}  # packages that the writing takes
@@ -37,6 +38,7 @@ def command(args: argparse.Namespace) -> int:
     if not source.exists():
         raise UserError(f"{source}: no trained model here; run `make repro` to train one, or give --checkpoint")
     model, tokenizer, card = load_omni(source)
+    measured = read_measured(Path("metrics"), card["component"], card["weights_sha256"])
     with appearing(out) as folder:
         if "hf" in formats:
             note("transformers: weights, configurations and code")
@@ -45,7 +47,7 @@ def command(args: argparse.Namespace) -> int:
             from muomni.export.onnx_files import write_onnx
 
             write_onnx(folder / "onnx", model, tokenizer, args.weights, note)
-        (folder / "README.md").write_text(model_card(model, card, formats), encoding="utf-8")
+        (folder / "README.md").write_text(model_card(model, card, measured, formats), encoding="utf-8")
         (folder / "LICENSE").write_text(licence_text(), encoding="utf-8")
     print(out)
     return 0

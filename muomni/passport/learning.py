@@ -17,7 +17,8 @@ from muomni.passport.trainings import Sample, Training
 
 MOST_STEPS = 6  # evaluations side by side
 MOST_SAMPLES = 12  # rows of a stage
-MOST_CURVES = 3  # measures of the validation beside the loss
+MOST_CURVES = 3  # measures of the validation beside the loss: four pictures fit side by side
+TELLING = ("valid_accuracy_scene", "valid_cer_dictation")  # of stage E, which has one a task
 STAGES = {
     "a-thinker": "It learns to go on with a text. Each line is how it goes on after the same beginning.",
     "b-audio-encoder": "It learns to hear. Each line is what it writes down of the same recording.",
@@ -75,8 +76,9 @@ def measures(training: Training) -> list[str]:
     """What of the validation is drawn: its headline first, then accuracies and error rates."""
     keys = list(training.valid[-1]) if training.valid else []
     first = next((key for key in CHECKED if key in keys), "")
-    rest = [key for key in keys if key.startswith(("valid_accuracy", "valid_cer", "valid_naming")) and key != first]
-    return [key for key in (first, *rest) if key][:MOST_CURVES]
+    told = [key for key in keys if key.startswith(("valid_accuracy", "valid_cer", "valid_naming"))]
+    wanted = dict.fromkeys((first, *(key for key in TELLING if key in keys), *told))
+    return [key for key in wanted if key][:MOST_CURVES]
 
 
 def curves(training: Training) -> dict[str, bytes]:
@@ -87,7 +89,7 @@ def curves(training: Training) -> dict[str, bytes]:
 
 def curve(rows: Sequence[Mapping[str, Any]], key: str, colour: str, marker: str) -> bytes:
     """A measure over the steps, which begin at zero, as PNG."""
-    canvas = Canvas(figsize=(3.2, 2.3), layout="constrained")
+    canvas = Canvas(figsize=(3.0, 2.2), layout="constrained")
     axes = canvas.subplots()
     plot_points(axes, rows, key, colour, marker)
     axes.set_title(named(key), fontsize=9, loc="left")

@@ -63,7 +63,7 @@ def spoken(folder: Path) -> Iterator[Block]:
         if not sound or kept[row["task"]] > SPOKEN:
             continue
         asked = row["question"] or "(a spoken question)"
-        caption = f"{asked} {row['answer']}" + (f" (heard: {row['judged']})" if row["judged"] else "")
+        caption = f"{asked} Answer: {row['answer']}" + (f" (heard: {row['judged']})" if row["judged"] else "")
         wanted = "" if row["answer"] == row["wanted"] else f" (wanted: {row['wanted']})"
         yield Media(caption + wanted, file_bytes(folder, row["file"].replace(".wav", ".png")), sound)
 

