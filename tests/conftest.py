@@ -21,6 +21,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     first = {"test_workplace.py", "test_browser.py", "test_page.py", "test_export.py", "test_export_onnx.py"}
     first |= {"test_fuzz.py", "test_read_only.py", "test_access.py", "test_serve_life.py", "test_realtime.py"}
     first |= {"test_torchrun.py", "test_dask_bytes.py", "test_dask_cluster.py"}
+    first |= {"test_document_blocks.py", "test_site_pages.py"}
     items.sort(key=lambda item: item.path.name not in first)
 
 
