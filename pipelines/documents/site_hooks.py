@@ -90,7 +90,7 @@ def on_page_markdown(markdown: str, page: Any, config: Any, files: Any) -> str:
 def told(mark: re.Match[str]) -> str:
     """A figure with its origin as a tooltip."""
     text, about = figures.inline(ROOT, mark["ref"])
-    return f'<span class="figure" title="{escape(figures.from_where(about))}">{text}</span>'
+    return f'<span class="figure" title="{escape(figures.from_where(about).replace("`", ""))}">{text}</span>'
 
 
 def on_page_content(html: str, page: Any, config: Any, files: Any) -> str:
