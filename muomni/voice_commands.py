@@ -119,6 +119,7 @@ def voice(args: argparse.Namespace) -> int:
         steps = (args.codec_steps, args.steps)
         head = stage_head(model, Path(args.checkpoint).with_name("audio_encoder"))
         job = Job(model, tokenizer, head, name, like, steps, args.seed, device, folder, mark)
+        note("finding which letter sounds when; then the codec learns, and then the Talker")
         made = learn(job, spoken)
         voices = model.cfg.talker.voices
         both = Compared(model, made.model, made.own, tokenizer, like, len(voices))
