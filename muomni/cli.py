@@ -270,9 +270,11 @@ def make_parser() -> Parser:
     from muomni.data_options import add_data  # here, because they use what is above
     from muomni.passport.options import add_passport
     from muomni.serve.options import add_serve
+    from muomni.voice_options import add_own_voice
 
     add_passport(commands)
     add_data(commands)
+    add_own_voice(commands)
     add_serve(commands)
 
     verify = commands.add_parser(

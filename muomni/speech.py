@@ -269,7 +269,7 @@ class Utterance:
 
     def __init__(self, stream: SpeechStream) -> None:
         self.stream, self.talker = stream, stream.model.talker
-        self.walk = Walk(self.talker, stream.rng, stream.temperature)
+        self.walk = Walk(self.talker, stream.rng, stream.temperature, voice=stream.voice)
         self.upto, self.codes = 0, list[Tensor]()
         self.speaker: Speaker | None = None
         self.decoder = DecoderStream(stream.model.codec)

@@ -37,6 +37,9 @@ class TalkerConfig(Section):
     character_kernel: int = Field(ge=1, le=15, description="characters that one convolution sees")
     temperature: float = Field(ge=0, le=5, description="of the codes when it speaks; 0 takes the likeliest")
     voices: list[str] = Field(min_length=1, description="speakers whose voices it learns; the first is the default")
+    voice_codes: list[list[int]] = Field(
+        default_factory=list, description="the first code of each voice and the one after its last; empty: all have all"
+    )
 
     @model_validator(mode="after")
     def check(self) -> "TalkerConfig":
@@ -49,7 +52,16 @@ class TalkerConfig(Section):
             raise ValueError(f"character_kernel {self.character_kernel} is even; a convolution needs a middle")
         if len(set(self.voices)) < len(self.voices) or not all(self.voices):
             raise ValueError(f"voices {self.voices} must be different names")
+        if self.voice_codes and len(self.voice_codes) != len(self.voices):
+            raise ValueError(f"voice_codes has {len(self.voice_codes)} entries for {len(self.voices)} voices")
+        if not all(len(own) == 2 and 0 <= own[0] < own[1] <= self.codes for own in self.voice_codes):
+            raise ValueError(f"voice_codes {self.voice_codes} are not within the {self.codes} codes")
         return self
+
+    def codes_of(self, voice: int) -> tuple[int, int]:
+        """The first code that a voice speaks with, of every codebook, and the one after its last."""
+        first, last = self.voice_codes[voice] if self.voice_codes else (0, self.codes)
+        return first, last
 
     def voice(self, name: str) -> int:
         """The index of a voice; that of the default for an empty name.
@@ -200,7 +212,7 @@ class Talker(nn.Module):
         """
         speaker = torch.tensor([voice], device=characters.device)
         states = self.condition(characters[None], thinker_states[None], speaker)
-        walk = Walk(self, rng, temperature, min(self.cfg.frames, LONGEST_STAY * len(characters)))
+        walk = Walk(self, rng, temperature, min(self.cfg.frames, LONGEST_STAY * len(characters)), voice)
         if use_cache:
             for _ in Speaker(TalkerDecoder(self), walk).to(states, len(characters)):
                 pass

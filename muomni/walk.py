@@ -28,6 +28,7 @@ class Walk:
         rng: source of the codes, on the CPU.
         temperature: of the codes, by default the configured one; 0 takes the likeliest.
         frames: at most; by default as many as the Talker can make.
+        voice: index into the Talker's voices, each of which may have codes of its own.
 
     Attributes:
         at: the character of the next frame.
@@ -37,9 +38,14 @@ class Walk:
     """
 
     def __init__(
-        self, talker: "Talker", rng: torch.Generator, temperature: float | None = None, frames: int | None = None
+        self,
+        talker: "Talker",
+        rng: torch.Generator,
+        temperature: float | None = None,
+        frames: int | None = None,
+        voice: int = 0,
     ) -> None:
-        self.rng = rng
+        self.rng, self.range = rng, talker.cfg.codes_of(voice)
         self.temperature = talker.cfg.temperature if temperature is None else temperature
         self.limit = talker.cfg.frames if frames is None else frames
         self.none = [talker.cfg.codes] * talker.cfg.codebooks  # what stands for the frame before the first
@@ -120,7 +126,7 @@ class TalkerDecoder:
         chances = self.talker.advance(states)[:, 0].float().sigmoid().tolist()
         chosen: list[list[int]] = []
         for head, table in zip(self.talker.code_heads, self.talker.code_embedding, strict=True):
-            codes = pick(head(states), [(walk.temperature, walk.rng) for walk in walks])
+            codes = pick(head(states), [(walk.temperature, walk.rng, walk.range) for walk in walks])
             chosen.append(codes)
             states = states + table(torch.tensor(codes, device=states.device))
         frames = [list(codes) for codes in zip(*chosen, strict=True)]
@@ -129,14 +135,16 @@ class TalkerDecoder:
         return torch.tensor(frames)
 
 
-def pick(logits: Tensor, draws: Sequence[tuple[float, torch.Generator]]) -> list[int]:
-    """Draw an index from each row of logits ``[B, V]``, at a temperature from a source; at 0 take the likeliest."""
-    temperatures = torch.tensor([max(temperature, 1e-6) for temperature, _ in draws])
-    likelihoods = (logits.float().cpu() / temperatures[:, None]).softmax(-1)
-    return [
-        int(row.argmax() if temperature <= 0 else draw(row, rng))
-        for row, (temperature, rng) in zip(likelihoods, draws, strict=True)
-    ]
+def pick(logits: Tensor, draws: Sequence[tuple[float, torch.Generator, tuple[int, int]]]) -> list[int]:
+    """Draw an index from each row of logits ``[B, V]``, at a temperature from a source, between the first and the last.
+
+    At temperature 0 it is the likeliest. The last index is not drawn.
+    """
+    drawn = []
+    for row, (temperature, rng, (first, last)) in zip(logits.float().cpu(), draws, strict=True):
+        likelihoods = (row[first:last] / max(temperature, 1e-6)).softmax(-1)
+        drawn.append(first + int(likelihoods.argmax() if temperature <= 0 else draw(likelihoods, rng)))
+    return drawn
 
 
 class Speaker:

@@ -222,10 +222,11 @@ def test_same_seed_same_codes_whatever_the_global_state() -> None:
 
 def test_pick_follows_the_probabilities() -> None:
     logits, generator = torch.tensor([0.0, 2.0, -50.0]), rng()
-    drawn = torch.tensor([pick(logits[None], [(1.0, generator)])[0] for _ in range(2000)])
+    drawn = torch.tensor([pick(logits[None], [(1.0, generator, (0, 3))])[0] for _ in range(2000)])
     share = torch.bincount(drawn, minlength=3) / 2000
     torch.testing.assert_close(share, logits.softmax(-1), atol=0.04, rtol=0)
-    assert pick(logits.expand(3, 3), [(0.0, generator)] * 3) == [1, 1, 1]
+    assert pick(logits.expand(3, 3), [(0.0, generator, (0, 3))] * 3) == [1, 1, 1]
+    assert pick(logits.expand(3, 3), [(0.0, generator, (at, 3 - (at == 0) * 2)) for at in range(3)]) == [0, 1, 2]
 
 
 def letters(characters: list[int]) -> str:

@@ -143,16 +143,20 @@ class Runtime:
                     states=states[None, tokens],
                     voice=np.array([voice]),
                 )
-                yield np.array(list(self.frames(known, temperature, draw)))
+                yield np.array(list(self.frames(known, voice, temperature, draw)))
 
-    def frames(self, characters: Array, temperature: float, draw: np.random.Generator) -> Iterator[Array]:
+    def frames(self, characters: Array, voice: int, temperature: float, draw: np.random.Generator) -> Iterator[Array]:
         """Codes ``[Q]`` frame by frame, from character to character: on, once it is likelier than not to go on."""
         cfg, count = self.cfg["talker"], characters.shape[1]
+        first, last = cfg["voice_codes"][voice] if cfg.get("voice_codes") else (0, cfg["codes"])
+        number = np.arange(cfg["codes"])
+        others = (number < first) | (number >= last)  # codes that only other voices speak with
         codes = np.full((1, cfg["codebooks"]), cfg["codes"])
         cache = self.empty_cache("talker")
         at, stay, still = 0, 0, 1.0
         for _ in range(min(cfg["frames"], LONGEST_STAY * count)):
             noise = temperature * draw.gumbel(size=(1, cfg["codebooks"], cfg["codes"]))
+            noise[..., others] = -1e9
             codes, advance, _, cache["past_keys"], cache["past_values"] = self.run(
                 "talker",
                 previous=codes,
