@@ -1,7 +1,6 @@
 """How quickly pictures and speech are prepared: each part of the work alone, then the stages by one process and by two.
 
     python -m benchmarks.prepare                                     # 10,000 pictures, 10 hours: half an hour
-    python -m benchmarks.prepare --pictures 1000 --hours 0.25 --rounds 1
 
 The data are those of a profile (`base`), of that number: drawings, pictures in shards, recordings, log-mels in shards.
 A part is timed alone, by one process that does nothing else, on every ``--every``-th item. The stages are run in turns,
@@ -23,11 +22,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from muomni.data.files import sha256_folder
-from muomni.params import Params, read_params
-from pipelines.copies import git
+
+if TYPE_CHECKING:  # else the processes that are started, which load this module again, would load PyTorch with it
+    from muomni.params import Params
 
 SECONDS = 2.25  # of a sentence about pictured things, about
 HELD_OUT = 20  # of so many pictures one is for validation and one for testing
@@ -52,10 +52,8 @@ class Clock:
 
     def scaled(self, by: float) -> dict[str, dict[str, float]]:
         """For each part ``wall`` and ``cpu``, of all items."""
-        return {
-            name: {"wall": round(wall * by, 2), "cpu": round(self.cpu[name] * by, 2)}
-            for name, wall in self.wall.items()
-        }
+        both = {name: {"wall": wall, "cpu": self.cpu[name]} for name, wall in self.wall.items()}
+        return {name: {kind: round(by * took, 2) for kind, took in part.items()} for name, part in both.items()}
 
 
 def used() -> float:
@@ -66,7 +64,7 @@ def used() -> float:
     )
 
 
-def sized(params: Params, pictures: int, hours: float, names: int | None = None) -> Params:
+def sized(params: "Params", pictures: int, hours: float, names: int | None = None) -> "Params":
     """The profile with so many pictures, two fifths of them of one thing, and so much speech without prose."""
     held, singles = pictures // HELD_OUT, 2 * pictures // 5
     names = names or params.images.names
@@ -87,13 +85,13 @@ def sized(params: Params, pictures: int, hours: float, names: int | None = None)
     return params.model_copy(update={"images": images, "speech": speech})
 
 
-def alone(params: Params, every: int, folder: Path) -> dict[str, dict[str, float]]:
+def alone(params: "Params", every: int, folder: Path) -> dict[str, dict[str, float]]:
     """Each part of the work by itself, in this process, from the material that the stages left in `folder`."""
-    drawn = pictures_alone(params, every, folder)
-    return drawn | speech_alone(params, every, folder) | mels_alone(params, every, folder)
+    made = pictures_alone, speech_alone, mels_alone
+    return {name: took for part in made for name, took in part(params, every, folder).items()}
 
 
-def pictures_alone(params: Params, every: int, folder: Path) -> dict[str, dict[str, float]]:
+def pictures_alone(params: "Params", every: int, folder: Path) -> dict[str, dict[str, float]]:
     """Rendering drawings, composing pictures as PNG, writing them to a tar."""
     from muomni.data.composing import SplitComposer, count_pictures
     from muomni.data.image_corpus import PER_TASK, render_all
@@ -129,7 +127,7 @@ def pictures_alone(params: Params, every: int, folder: Path) -> dict[str, dict[s
     return few.scaled(1) | clock.scaled(every)
 
 
-def speech_alone(params: Params, every: int, folder: Path) -> dict[str, dict[str, float]]:
+def speech_alone(params: "Params", every: int, folder: Path) -> dict[str, dict[str, float]]:
     """Choosing sentences, saying them in each kind of voice, trimming and encoding, writing files."""
     from muomni.data.known import read_concepts
     from muomni.data.speech_corpus import CLEAR_VOICE, embedded_utterances, flac, hear, usable
@@ -157,7 +155,7 @@ def speech_alone(params: Params, every: int, folder: Path) -> dict[str, dict[str
     return once.scaled(1) | clock.scaled(every)
 
 
-def mels_alone(params: Params, every: int, folder: Path) -> dict[str, dict[str, float]]:
+def mels_alone(params: "Params", every: int, folder: Path) -> dict[str, dict[str, float]]:
     """Decoding recordings and computing log-mels, writing them to a tar."""
     import torch
 
@@ -182,7 +180,7 @@ def mels_alone(params: Params, every: int, folder: Path) -> dict[str, dict[str, 
     return clock.scaled(every)
 
 
-def stage(name: str, params: Params, folder: Path, workers: int) -> None:
+def stage(name: str, params: "Params", folder: Path, workers: int) -> None:
     """Run a stage's function into a new folder of its own."""
     from muomni.data.image_corpus import build_image_corpus
     from muomni.data.image_shards import write_image_shards
@@ -192,7 +190,7 @@ def stage(name: str, params: Params, folder: Path, workers: int) -> None:
     out = folder / name.removeprefix("corpus-")
     shutil.rmtree(out, ignore_errors=True)
     out.mkdir()
-    images, speech = folder / "images", folder / "speech"
+    images = folder / "images"
     if name == "corpus-images":
         build_image_corpus(params.images, params.seed, out, "images", workers)
     elif name == "image-shards":
@@ -201,10 +199,10 @@ def stage(name: str, params: Params, folder: Path, workers: int) -> None:
         config = params.speech.model_copy(update={"workers": workers})
         build_speech(config, images / "concepts.jsonl", folder, params.seed, out)
     else:
-        write_mel_shards(speech, params.mel, out, workers)
+        write_mel_shards(folder / "speech", params.mel, out, workers)
 
 
-def whole(params: Params, folder: Path, rounds: int, say: Callable[[str], None]) -> dict[str, dict[str, Any]]:
+def whole(params: "Params", folder: Path, rounds: int, say: Callable[[str], None]) -> dict[str, dict[str, Any]]:
     """Each stage by one process and by two, in turns; the quickest of the rounds."""
     cores = sorted(os.sched_getaffinity(0))
     found: dict[str, dict[str, Any]] = {}
@@ -255,14 +253,16 @@ def main() -> None:
     """Measure and write the figures."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.prepare", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--profile", default="base")
-    parser.add_argument("--pictures", type=int, default=10_000)
-    parser.add_argument("--hours", type=float, default=10.0, help="of speech, about")
+    for name, kind, number in (("--pictures", int, 10_000), ("--hours", float, 10.0), ("--rounds", int, 2)):
+        parser.add_argument(name, type=kind, default=number)
     parser.add_argument("--names", type=int, help="of the profile's names; each is drawn in every style first")
     parser.add_argument("--every", type=int, default=4, help="parts alone are timed on every so manieth item")
-    parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--machine", help="what it is, for the page")
     parser.add_argument("--out", type=Path, default=Path("docs/figures/prepare.json"))
     args = parser.parse_args()
+    from muomni.params import read_params
+    from pipelines.copies import git
+
     params = sized(read_params(f"profiles/{args.profile}.yaml"), args.pictures, args.hours, args.names)
     folder = Path(tempfile.mkdtemp(prefix="muomni-prepare-"))
     load = [round(os.getloadavg()[0], 1)]
