@@ -9,11 +9,19 @@ import pytest
 import soundfile
 import torch
 from PIL import Image
+from small_models import AUDIO, OMNI, VISION
+from stage_tasks import LOOP, make_data, omni_task
 
 from muomni.cli import main
 from muomni.errors import UserError
+from muomni.omni import Omni
 from muomni.passport.learning import MOST_STEPS, learning_page, spread
 from muomni.passport.trainings import read_training, read_trainings
+from muomni.thinker import Thinker
+from muomni.tokenizer import Tokenizer
+from muomni.train.a_thinker import PROMPTS, ThinkerStageConfig, ThinkerTask
+from muomni.train.b_audio_encoder import AudioStageConfig, AudioTask
+from muomni.train.c_vision_encoder import VisionStageConfig, VisionTask
 from muomni.train.shown import save_mel, save_picture
 from pipelines import learning
 from pipelines.copies import Copy
@@ -67,10 +75,10 @@ def test_what_stays_as_it_was_is_pale_and_many_evaluations_are_told(tmp_path: Pa
 def test_nothing_that_a_model_writes_takes_effect(tmp_path: Path) -> None:
     folder = logged(tmp_path / "b<b>", wrote=HOSTILE)
     last = folder / "samples/step-000200/answers.tsv"
-    last.write_text(last.read_text() + 'scene\ta\tb\t"quoted\nscene\ta\ttoo\tmany\tcells\n\xff', encoding="latin-1")
+    last.write_text(last.read_text() + 'scene\ta\tb\t"quoted\nscene\ta\tb\tone\ttwo\nthree\n\xff', encoding="latin-1")
     (folder / "samples/step-000200/broken.wav").write_bytes(b"RIFF")
     page = learning_page(read_trainings([tmp_path]))
-    assert "<script" not in page and "&lt;script&gt;" in page and "&quot;quoted" in page and "many" not in page
+    assert "<script" not in page and "&lt;script&gt;" in page and "&quot;quoted" in page and "one two three" in page
     assert not re.search(r"""<[^>]*\b(src|href|action)="(?!data:|#)|url\(|<b>""", page)
     assert "default-src 'none'" in page
 
@@ -123,6 +131,40 @@ def test_a_graph_run_leaves_a_page_where_it_trained_something(tmp_path: Path) ->
     logged(copy.folder / "metrics/train/a-thinker")
     assert write_learning(copy) and learning.PAGE in KEPT
     assert "a-thinker" in (copy.folder / learning.PAGE).read_text()
+
+
+def test_stages_leave_what_one_can_see(tmp_path: Path, small: tuple[Omni, Tokenizer]) -> None:
+    data, tokenizer = make_data(tmp_path / "data"), small[1]
+    tokenizer.save(tmp_path / "tokenizer.model")
+    hearing = AudioStageConfig(**LOOP, mask_bins=4, mask_frames=4, valid_recordings=4)
+    seeing = VisionStageConfig(
+        **LOOP, embedding=16, shift=2, colour=0.05, region_weight=1.0, patch_weight=0.5, valid_pictures=3
+    )
+    reading = ThinkerStageConfig(**LOOP, context=16, valid_batches=1)
+    tasks = {
+        "a-thinker": ThinkerTask(reading, OMNI.thinker, data / "tokens", tmp_path / "tokenizer.model", 0),
+        "b-audio-encoder": AudioTask(hearing, AUDIO, data / "mels", 0),
+        "c-vision-encoder": VisionTask(seeing, VISION, Thinker(OMNI.thinker), tokenizer, data / "images", 0),
+        "e-omni": omni_task(data, tokenizer, freeze=True),
+    }
+    found = {}
+    for name, task in tasks.items():
+        for step in (1, 2):
+            samples = tmp_path / name / f"samples/step-{step:06d}"
+            samples.mkdir(parents=True)
+            with torch.no_grad():
+                for module in task.modules.values():
+                    module.eval()
+                task.samples(step, samples)
+        found[name] = read_training(tmp_path / name).samples
+    assert [sample.about for sample in found["a-thinker"]] == [{"beginning": prompt} for prompt in PROMPTS]
+    assert [sample.about["caption"] for sample in found["c-vision-encoder"]] == ["a dog", "a cat", "a fox"]
+    assert {"speaker", "said"} == found["b-audio-encoder"][0].about.keys()
+    assert all(sample.picture for name in ("b-audio-encoder", "c-vision-encoder") for sample in found[name][:3])
+    assert [sample.about.get("task") for sample in found["e-omni"]] == ["dictation", "name", None]
+    assert found["e-omni"][1].picture and found["e-omni"][2].sounds.keys() == {1, 2}
+    for samples in found.values():
+        assert all(sample.texts.keys() == {1, 2} or sample.sounds for sample in samples)
 
 
 def test_pictures_of_what_is_seen_and_heard(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ Two forms are read: ``metrics/train/<stage>`` of a training that has ended, and 
 
 import json
 import re
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -132,7 +133,8 @@ def read_samples(steps: dict[int, Path]) -> list[Sample]:
         spoken = captions(folder / SPOKEN)
         for name, about, text in texts(folder):
             picture = picture_of(folder, about)
-            found.setdefault(name, Sample(about, picture)).texts[step] = text
+            told = {key: value for key, value in about.items() if not re.fullmatch(rf"{re.escape(key)}-\d+", value)}
+            found.setdefault(name, Sample(told if picture else about, picture)).texts[step] = text
         for path in sorted(folder.glob("*.wav")):
             if path.stat().st_size <= MOST_FILE:
                 about = (
@@ -156,22 +158,35 @@ def lines(path: Path) -> list[str]:
 def texts(folder: Path) -> Iterator[tuple[str, About, str]]:
     """A name, what it is about, and what the model wrote, of each row of the tables and each line of the texts.
 
-    Not read as CSV: trainings write what a model makes as it is, with quotes in it. A row of another number of cells,
-    which a tabulator or a line's end in a text makes, is left out.
+    Not read as CSV: trainings write what a model makes as it is, with quotes in it.
     """
     for path in sorted(folder.glob("*.txt")):
         for number, line in enumerate(filter(None, lines(path)), 1):
             yield f"{path.name}\t{number}", {path.stem: str(number)}, line
     for path in sorted(folder.glob("*.tsv")):
-        head, *rows = [line.split("\t") for line in lines(path)] or [[]]
-        for cells in rows if path.name != SPOKEN else ():
-            if len(cells) == len(head) > 1:
-                about = dict(zip(head[:-1], cells, strict=False))
-                yield (
-                    "\t".join((path.name, *cells[:-1])),
-                    {key: value for key, value in about.items() if value},
-                    cells[-1],
-                )
+        seen = Counter[str]()  # two rows may be about the same
+        for cells, about in table(lines(path)) if path.name != SPOKEN else ():
+            name = "\t".join((path.name, *cells[:-1]))
+            seen[name] += 1
+            yield f"{name}\t{seen[name]}", about, cells[-1]
+
+
+def table(rows: list[str]) -> Iterator[tuple[list[str], About]]:
+    """The cells of each row, and what it is about by the head's names.
+
+    The last cell is what a model wrote, which may hold tabulators and ends of lines: cells too many belong to it, and
+    so does a line of too few.
+    """
+    head = rows[0].split("\t") if rows else []
+    found: list[list[str]] = []
+    for row in rows[1:]:
+        cells = row.split("\t", len(head) - 1)
+        if len(cells) == len(head):
+            found.append(cells)
+        elif found and row.strip():
+            found[-1][-1] += f" {row}"
+    for cells in found:
+        yield cells, {key: value for key, value in zip(head[:-1], cells, strict=False) if value}
 
 
 def picture_of(folder: Path, about: About) -> bytes:

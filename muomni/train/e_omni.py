@@ -349,7 +349,8 @@ class OmniTask:
             question = " ".join(
                 part.get("text", f"[{part['type']}]") for part in sample.dialogue.messages[0]["content"]
             )
-            lines.append(f"{task}\t{question}\t{sample.dialogue.answer}\t{text}\n")
+            cells = (task, question, sample.dialogue.answer, text)
+            lines.append("\t".join(" ".join(cell.split()) for cell in cells) + "\n")
             for name in sample.pictures[:1]:
                 from_pixels = self.splits["valid"].pictures[name]
                 save_picture(from_pixels, folder / f"{task}.png")
