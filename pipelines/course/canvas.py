@@ -14,7 +14,7 @@ from muomni.data.files import atomic_write_bytes
 BLUE, ORANGE, GREEN, RED, GREY = "#4477aa", "#ee7733", "#228833", "#cc3311", "#777777"
 WIDTH = 8.0  # inches, at DPI dots each
 DPI = 110
-COLOURS = 255  # of a picture's palette: what a page loads should be small
+COLOURS, FEW = 255, 100  # of a palette: what a page loads should be small; spectrograms have one scale of colours
 HOP_MS = 10.0  # between frames of the log-mel
 
 
@@ -23,11 +23,11 @@ def canvas(height: float) -> Canvas:
     return Canvas(figsize=(WIDTH, height), layout="constrained")
 
 
-def save(figure: Canvas, path: Path) -> None:
+def save(figure: Canvas, path: Path, colours: int = COLOURS) -> None:
     """Write a figure as a PNG with a palette; equal figures are equal files."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=DPI, metadata={"Software": None})
-    picture = Image.open(buffer).convert("RGB").quantize(COLOURS, dither=Image.Dither.NONE)
+    picture = Image.open(buffer).convert("RGB").quantize(colours, dither=Image.Dither.NONE)
     small = io.BytesIO()
     picture.save(small, "PNG", optimize=True)
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -15,7 +15,7 @@ from muomni.audio_encoder import BLANK, CHARACTERS
 from muomni.griffin_lim import GriffinLim
 from muomni.mel import log_mel
 from muomni.train.speaking import ALIGNMENTS, spelled
-from pipelines.course.canvas import BLUE, ORANGE, RED, canvas, plain_axes, save, show_mel
+from pipelines.course.canvas import BLUE, FEW, ORANGE, RED, canvas, plain_axes, save, show_mel
 from pipelines.course.trained import Trained
 
 SENTENCE = "What is to the left of the cat?"
@@ -69,7 +69,7 @@ def slots(run: Trained, out: Path) -> dict[str, Any]:
     below.set_title(f"CTC head, {run.ctc.slots} slots a state (thin lines): “{heard}”", fontsize=8, loc="left", pad=3)
     below.set_xlabel("seconds", fontsize=7)
     below.tick_params(axis="x", labelsize=7)
-    save(figure, out / "slots.png")
+    save(figure, out / "slots.png", FEW)
     blank = float((chances.argmax(-1) == BLANK).float().mean())
     return {
         "frames": len(recording.mel),
@@ -115,7 +115,7 @@ def alignment(run: Trained, out: Path) -> dict[str, Any]:
             mark(axes, text, starts_of(fine), recording.mel.shape[1])
             axes.legend(fontsize=7, loc="lower right")
             axes.set_xlabel("seconds", fontsize=7)
-    save(figure, out / "alignment.png")
+    save(figure, out / "alignment.png", FEW)
     apart = torch.cat(shifts) if shifts else torch.zeros(1)
     return {"recordings": len(shifts), "moved": moved / max(1, frames), "apart_ms": 1000 * float(apart.mean())}
 
@@ -172,7 +172,7 @@ def reconstruction(run: Trained, out: Path) -> dict[str, Any]:
     for axes in three:
         axes.set_xlim(0, longest)
     three[2].set_xlabel("seconds", fontsize=7)
-    save(figure, out / "reconstruction.png")
+    save(figure, out / "reconstruction.png", FEW)
     errors = [
         float((codec.decode(codec.encode(m)[None])[0] - m).abs().mean())
         for m in (r.mel[::2].float() for r in run.recordings)
