@@ -35,13 +35,14 @@ DRAWN: dict[str, Callable[[Trained, Path], dict[str, Any]]] = {
 }
 
 
-def draw(root: Path, out: Path, only: Sequence[str] = ()) -> dict[str, Any]:
+def draw(root: Path, out: Path, only: Sequence[str] = (), machine: str = "") -> dict[str, Any]:
     """Draw all pictures, or some.
 
     Args:
         root: holds ``checkpoints/``, ``data/`` and ``metrics/`` of a run.
         out: folder of the PNG files.
         only: names of `DRAWN`; empty for all.
+        machine: what the run was trained on, in words.
 
     Returns:
         What the run was, and the numbers of each picture by name.
@@ -55,14 +56,15 @@ def draw(root: Path, out: Path, only: Sequence[str] = ()) -> dict[str, Any]:
     torch.manual_seed(0)
     run = Trained(root)
     card = run.card
-    numbers: dict[str, Any] = {
-        "run": {
-            "key": card["run"],
-            "revision": card["revision"],
-            "seed": card["params"].get("seed"),
-            "weights": card["weights_sha256"][:12],
-        }
+    about = {
+        "command": "python -m pipelines.course_figures",
+        "machine": machine,
+        "seed": card["params"].get("seed"),
+        "revision": str(card["revision"])[:7],
+        "run": card["run"],
+        "weights": card["weights_sha256"][:12],
     }
+    numbers: dict[str, Any] = {"about": about}
     for name in only or DRAWN:
         numbers[name] = {key: shortened(value) for key, value in DRAWN[name](run, out).items()}
     return numbers
@@ -80,10 +82,14 @@ def main(words: Sequence[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, default=PICTURES, help="folder for the pictures")
     parser.add_argument("--numbers", type=Path, default=NUMBERS, help="file for the captions' numbers")
     parser.add_argument("--only", default="", help="names of pictures, separated by commas")
+    parser.add_argument("--machine", default="", metavar="WORDS", help="what the run was trained on")
     args = parser.parse_args(words)
-    numbers = draw(args.root, args.out, [name for name in args.only.split(",") if name])
+    numbers = draw(args.root, args.out, [name for name in args.only.split(",") if name], args.machine)
     if args.only and args.numbers.is_file():
-        numbers = {**json.loads(args.numbers.read_text(encoding="utf-8")), **numbers}
+        kept = json.loads(args.numbers.read_text(encoding="utf-8"))
+        if kept.get("about") != numbers["about"]:
+            raise UserError(f"{args.numbers}: is of another run; leave out --only, so that all pictures are of one")
+        numbers = {**kept, **numbers}
     args.numbers.parent.mkdir(parents=True, exist_ok=True)
     atomic_write_json(args.numbers, numbers)
 

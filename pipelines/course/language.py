@@ -107,4 +107,5 @@ def sequence(run: Trained, out: Path) -> dict[str, Any]:
         "seconds": sum(len(mel) for mel in asked.mels) / 100,
         "frames": sum(len(mel) for mel in asked.mels),
         "wanted": asked.sample.dialogue.answer,
+        "answered": run.tokenizer.decode(run.answer(asked.x[:, : asked.sample.prompt])),
     }

@@ -11,7 +11,6 @@ from torch import Tensor
 
 from muomni.checkpoint import load_checkpoint
 from muomni.data.pictures import Picture, box_weights
-from muomni.sampling import Sampling, answer_tokens
 from muomni.thinker import Thinker
 from muomni.train.c_vision_encoder import ContrastiveHeads, phrase, text_states
 from pipelines.components import load_component
@@ -104,7 +103,7 @@ def looking(run: Trained, out: Path) -> dict[str, Any]:
     rows = figure.subplots(len(QUESTIONS), len(model.thinker.stack.blocks) + 1)
     for which, ((question, word), axes) in enumerate(zip(QUESTIONS, rows, strict=True)):
         asked = run.asked(number, question)
-        ids = answer(run, asked.x[:, : asked.sample.prompt])
+        ids = run.answer(asked.x[:, : asked.sample.prompt])
         text = run.tokenizer.decode(ids)
         before = next((n for n, one in enumerate(ids) if word in run.tokenizer.decode(ids[: n + 1])), 0)
         read = torch.cat(
@@ -123,14 +122,6 @@ def looking(run: Trained, out: Path) -> dict[str, Any]:
         numbers |= {f"answer_{which}": text, f"word_{which}": word}
     save(figure, out / "looking.png")
     return numbers
-
-
-def answer(run: Trained, prompt: Tensor) -> list[int]:
-    """The likeliest answer to a fused prompt ``[1, T, D]``, without its end."""
-    end = run.tokenizer.end
-    banned = run.tokenizer.controls - {end}
-    made = answer_tokens(run.model.thinker, prompt, {end}, 24, Sampling(), torch.Generator(), banned)
-    return [token for token, _ in made if token != end]
 
 
 def show_heat(axes: Axes, pixels: Tensor, over: Tensor, title: str) -> None:

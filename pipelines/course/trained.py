@@ -20,6 +20,7 @@ from muomni.data.speech import Recording, as_recording, collate_mels
 from muomni.errors import UserError
 from muomni.fusion import fuse
 from muomni.omni import load_omni
+from muomni.sampling import Sampling, answer_tokens
 from muomni.train.conversing import Sample
 from pipelines.components import load_component
 
@@ -149,3 +150,10 @@ class Trained:
             heard = torch.cat([row[:length] for row, length in zip(rows, lengths.tolist(), strict=True)])
         x = fuse(self.model, sample.ids[None], self.tokenizer, seen, heard)
         return Asked(sample, pixels[0] if pixels else None, mels, (seen, heard), x)
+
+    def answer(self, prompt: Tensor) -> list[int]:
+        """The likeliest answer to a fused prompt ``[1, T, D]``, without its end."""
+        end = self.tokenizer.end
+        banned = self.tokenizer.controls - {end}
+        made = answer_tokens(self.model.thinker, prompt, {end}, 24, Sampling(), torch.Generator(), banned)
+        return [token for token, _ in made if token != end]
