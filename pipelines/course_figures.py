@@ -26,6 +26,7 @@ DRAWN: dict[str, Callable[[Trained, Path], dict[str, Any]]] = {
     "sequence": language.sequence,
     "patches": pictures.patches,
     "looking": pictures.looking,
+    "cells": pictures.cells,
     "slots": sound.slots,
     "alignment": sound.alignment,
     "codebooks": sound.codebooks,

@@ -1,7 +1,7 @@
 """Pictures of seeing: what single patches are taken for, and where the Thinker looks to answer."""
 
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +15,12 @@ from muomni.thinker import Thinker
 from muomni.train.c_vision_encoder import ContrastiveHeads, phrase, text_states
 from pipelines.components import load_component
 from pipelines.course.attention import watched
-from pipelines.course.canvas import bare, canvas, save, show_picture
+from pipelines.course.canvas import BLUE, bare, canvas, plain_axes, save, show_picture
 from pipelines.course.trained import Trained
 
 # A question about the picture, and the word that answers it.
 QUESTIONS = (("What do you see above the banana?", "octopus"), ("What color is the background?", "green"))
+SCENES = 80  # questions about scenes that are asked again with changed pictures
 ANSWER = "The octopus is above the banana."
 
 
@@ -132,3 +133,40 @@ def show_heat(axes: Axes, pixels: Tensor, over: Tensor, title: str) -> None:
     axes.imshow(cells.view(side, side).numpy(), cmap="Reds", alpha=0.65, vmin=0, extent=(0, 1, 0, 1))
     axes.set_title(title, fontsize=7, loc="left", pad=3)
     bare(axes)
+
+
+@torch.no_grad()
+def cells(run: Trained, out: Path) -> dict[str, Any]:
+    """How many held-out questions about scenes are answered right when the states of the picture are changed."""
+    asked = [n for n, one in enumerate(run.dialogues.items) if one.task == "scene"][:SCENES]
+    asked = asked or [run.conversation("scene", ANSWER)]
+    count = run.model.image_positions  # of one picture
+    upside_down = torch.arange(1, count).flip(0).tolist()
+    changes: dict[str, Callable[[Tensor], Tensor]] = {
+        "as it is": lambda states: states,
+        "turned": lambda states: states[[0, *upside_down]],
+        "cells averaged": lambda states: torch.cat(
+            (states[:1], states[1:].mean(0, keepdim=True).expand(count - 1, -1))
+        ),
+        "mean picture": lambda states: run.mean_picture,
+    }
+    numbers: dict[str, Any] = {"n": len(asked)}
+    for name, change in changes.items():
+        right = 0
+        for number in asked:
+            one = run.asked(number, change=change)
+            said = run.tokenizer.decode(run.answer(one.x[:, : one.sample.prompt]))
+            right += one.sample.dialogue.is_right(said)
+        numbers[name.replace(" ", "_")] = right / len(asked)
+    figure = canvas(1.7)
+    axes = figure.subplots()
+    shares = [numbers[name.replace(" ", "_")] for name in changes]
+    axes.barh(list(changes), shares, color=BLUE)
+    axes.invert_yaxis()
+    axes.set_xlim(0, 1)
+    for row, share in enumerate(shares):
+        axes.text(share + 0.01, row, f"{share:.2f}", va="center", fontsize=8)
+    axes.set_xlabel(f"share of {len(asked)} questions answered right", fontsize=7)
+    plain_axes(axes)
+    save(figure, out / "cells.png")
+    return numbers

@@ -1,7 +1,7 @@
 """What the pictures are drawn from: the checkpoints, shards and curves of one run of the graph."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
@@ -91,6 +91,13 @@ class Trained:
         return load_pictures(self.root / "data/shards/images", SPLIT)
 
     @cached_property
+    @torch.no_grad()
+    def mean_picture(self) -> Tensor:
+        """The mean states of some held-out pictures, ``[P, Dv]``: as a picture that shows nothing in particular."""
+        some = torch.stack([one.pixels for one in self.pictures[:100]]).float() / 255
+        return self.model.image_features(some).mean(0)
+
+    @cached_property
     def dialogues(self) -> Dialogues:
         """Held-out conversations."""
         return Dialogues(self.root / "data/shards/conversations", SPLIT, self.mel)
@@ -126,8 +133,14 @@ class Trained:
         return states, lengths
 
     @torch.no_grad()
-    def asked(self, number: int, question: str = "") -> Asked:
-        """A held-out conversation's first question and answer, fused; another question may stand in for its text."""
+    def asked(self, number: int, question: str = "", change: Callable[[Tensor], Tensor] | None = None) -> Asked:
+        """A held-out conversation, fused; another question may stand in for its text, `change` alter its picture.
+
+        Args:
+            number: of the conversation.
+            question: instead of its own; empty for that.
+            change: of a picture's states ``[P, Dv]``.
+        """
         dialogue = self.dialogues.items[number]
         if question:
             content = [p for p in dialogue.messages[0]["content"] if p["type"] != "text"]
@@ -143,7 +156,10 @@ class Trained:
         sample = Sample(dialogue, self.tokenizer, sizes)
         pixels = [data.pictures[name] for name in sample.pictures]
         mels = [data.mels[name] for name in sample.recordings]
-        seen = self.model.image_features(torch.stack(pixels).float() / 255).flatten(0, 1) if pixels else None
+        seen = None
+        if pixels:
+            states = self.model.image_features(torch.stack(pixels).float() / 255)  # [N, P, Dv]
+            seen = torch.cat([change(one) if change else one for one in states])
         heard = None
         if mels:
             rows, lengths = self.model.audio_encoder(pad(mels), torch.tensor([len(mel) for mel in mels]))
