@@ -20,7 +20,7 @@ from pipelines.documents.pages import Block, all_pages, blocks, read
 
 RUN = ("sh", "console", "python")
 READ = ("yaml", "json")
-LEFT_ALONE = ("text", "markdown", "toml", "ini", "html")
+LEFT_ALONE = ("text", "diff", "markdown", "toml", "ini", "html")
 
 
 def runnable(page: Path, root: Path) -> list[Block]:
