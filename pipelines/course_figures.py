@@ -77,7 +77,11 @@ def shortened(value: Any) -> Any:
 
 
 def main(words: Sequence[str] | None = None) -> None:
-    """The command."""
+    """The command.
+
+    Raises:
+        UserError: as `draw`, or if some pictures would be of another run than the rest.
+    """
     parser = argparse.ArgumentParser(description="Draw the course's pictures from a trained model and its data.")
     parser.add_argument("--root", type=Path, default=Path(), help="folder with checkpoints/, data/ and metrics/")
     parser.add_argument("--out", type=Path, default=PICTURES, help="folder for the pictures")

@@ -24,7 +24,15 @@ ITERATIONS = (1, 2, 4, 8, 16, 32, 64)
 
 
 def mark(axes: Axes, text: str, starts: Sequence[float], height: float, colour: str = "white") -> None:
-    """A line where each character begins, and the character above it."""
+    """A line where each character begins, and the character above it.
+
+    Args:
+        axes: with a spectrogram, see `show_mel`.
+        text: the characters.
+        starts: seconds at which each begins.
+        height: where the characters stand, in the axes' own units.
+        colour: of the lines.
+    """
     for character, start in zip(text, starts, strict=True):
         axes.axvline(start, color=colour, lw=0.5, alpha=0.7)
         axes.text(start, height, character, fontsize=7, color="black", va="bottom")
