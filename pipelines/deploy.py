@@ -63,7 +63,11 @@ def deploy(pool: Pool, variables: dict[str, Any]) -> None:
 
 
 def main() -> None:
-    """The command."""
+    """Read the command line and tell the server.
+
+    Raises:
+        UserError: if a variable is not NAME=VALUE.
+    """
     parser = argparse.ArgumentParser(description="Tell Prefect's server of the work pool and the flows.")
     parser.add_argument("--pool", choices=POOLS, default="here", help="where runs work (default: %(default)s)")
     parser.add_argument(

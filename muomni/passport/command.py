@@ -12,7 +12,11 @@ from muomni.passport.trainings import read_trainings
 
 
 def card(args: argparse.Namespace) -> int:
-    """Print the card, or write the page if one is asked for."""
+    """Print the card, or write the page if one is asked for.
+
+    Raises:
+        UserError: if the folder of metrics is not there.
+    """
     metrics = Path(args.metrics or "metrics")
     if args.metrics and not metrics.is_dir():
         raise UserError(f"--metrics {metrics}: no such folder; give the one that stage evaluate wrote")

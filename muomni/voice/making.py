@@ -127,6 +127,9 @@ def aligned(
 
     Returns:
         Those to learn from, each in several variants, and those to validate with: log-mels at 50 Hz and utterances.
+
+    Raises:
+        UserError: if most of the recordings are too short for their texts.
     """
     spellings = [spelled(one.text, job.tokenizer) for one in spoken]
 
