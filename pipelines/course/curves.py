@@ -51,7 +51,7 @@ def curves(run: Trained, out: Path, stage: str) -> dict[str, Any]:
         axes.set_title(f"{title}, {every}", fontsize=8, loc="left")
         axes.set_xlabel("step", fontsize=7)
         axes.set_xlim(left=0)
-        axes.set_ylim(bottom=0)
+        axes.set_ylim(0, 1.15 * axes.get_ylim()[1])
         axes.legend(fontsize=6, frameon=False)
         plain_axes(axes)
     save(figure, out / f"curves-{stage}.png")
