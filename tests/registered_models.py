@@ -50,7 +50,7 @@ def train(folder: Path, tokenizer: Tokenizer, seed: int) -> None:
 
 
 def measure(folder: Path, accuracy: float, held_out: str) -> None:
-    """Write metrics as stage evaluate does."""
+    """Write metrics as stage evaluate does, and the card."""
     (folder / "metrics").mkdir(exist_ok=True)
     interval = [accuracy - 0.02, accuracy + 0.02]
     summary = {
@@ -62,12 +62,17 @@ def measure(folder: Path, accuracy: float, held_out: str) -> None:
     (folder / "metrics/samples").mkdir(exist_ok=True)
     (folder / "metrics/samples/speech.html").write_text(f"a page of {held_out}")
     (folder / "metrics/held_out.json").write_text(json.dumps({"sha256": held_out}))
+    describe(folder)
+
+
+def describe(folder: Path) -> None:
+    """Write the model's card as stage card does."""
+    with new_dir(folder / "card") as made:
+        write_card(read_passport(folder / "checkpoints/omni", folder / "metrics", folder / "plots"), made)
 
 
 def registered(folder: Path, cfg: RegistryConfig = CFG) -> dict:
     """Register what lies in the folder."""
-    with new_dir(folder / "card") as made:
-        write_card(read_passport(folder / "checkpoints/omni", folder / "metrics", folder / "plots"), made)
     return register(cfg, folder / "checkpoints", folder / "metrics", folder / "card")
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import soundfile
 import yaml
-from registered_models import measure, registered, train
+from registered_models import describe, measure, registered, train
 from small_models import small_omni
 
 from muomni.checkpoint import CARD, peek_checkpoint, save_checkpoint, weights_sha256
@@ -204,6 +204,7 @@ def test_a_description_fits_the_registry_and_says_what_it_leaves_out(project: Pa
 
 
 def test_the_registry_shows_the_card(project: Path) -> None:
+    describe(project)
     found = registered(project)
     client = registry_client()
     version = client.get_model_version("muomni", found["version"])
@@ -217,5 +218,6 @@ def test_the_registry_shows_the_card(project: Path) -> None:
     (project / "metrics/summary.json").write_text(
         (project / "metrics/summary.json").read_text().replace("0.7,", "0.71,")
     )
+    describe(project)
     registered(project)  # the same weights, measured again
     assert "| accuracy | 0.71 |" in client.get_model_version("muomni", found["version"]).description
