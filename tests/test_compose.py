@@ -83,4 +83,4 @@ def test_buckets_are_made_once(monkeypatch: pytest.MonkeyPatch) -> None:
             command = [sys.executable, str(DEPLOY / "make_buckets.py"), "one", "two"]
             done = subprocess.run(command, capture_output=True, text=True, check=True)
             assert done.stdout == said
-        assert sorted(entry["Name"] for entry in client.list_buckets()["Buckets"]) == ["one", "two"]
+        assert {"one", "two"} <= {entry["Name"] for entry in client.list_buckets()["Buckets"]}  # beside other tests

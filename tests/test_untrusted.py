@@ -58,7 +58,10 @@ def dangers(source: str) -> list[str]:
         first, _, last_part = called.rpartition(".")
         bad = (
             called in ("eval", "exec", "compile", "__import__", "os.system", "os.popen")
-            or called in ("torch.load", "torch.jit.load", "torch.hub.load", "pd.read_pickle", "pandas.read_pickle")
+            or (
+                called == "torch.load" and given.get("weights_only") != "True"
+            )  # else it takes tensors and numbers only
+            or called in ("torch.jit.load", "torch.hub.load", "pd.read_pickle", "pandas.read_pickle")
             or (called in ("np.load", "numpy.load") and given.get("allow_pickle") != "False")
             or (first == "yaml" and "yaml" in modules and last_part in ("load", "load_all", "unsafe_load", "full_load"))
             or (last_part == "load_model" and "mlflow" in first)
@@ -90,6 +93,7 @@ def test_no_program_unpickles_or_runs_what_a_file_says(room: str) -> None:
         "from pickle import loads",
         "def f():\n    import cloudpickle",
         "torch.load(x)",
+        "torch.load(x, weights_only=flag)",
         "np.load(x)",
         "np.load(x, allow_pickle=True)",
         "import yaml\nyaml.load(x, Loader=L)",
@@ -101,7 +105,9 @@ def test_no_program_unpickles_or_runs_what_a_file_says(room: str) -> None:
 )
 def test_the_search_finds_what_it_looks_for(line: str) -> None:
     assert dangers(line)
-    assert not dangers("np.load(x, allow_pickle=False)\nyaml.safe_load(x)\nmodel.eval()\nsubprocess.run(x)")
+    assert not dangers(
+        "np.load(x, allow_pickle=False)\nyaml.safe_load(x)\nmodel.eval()\nsubprocess.run(x)\ntorch.load(x, weights_only=True)"
+    )
 
 
 class Payload:

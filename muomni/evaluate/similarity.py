@@ -5,7 +5,7 @@ carries the weights; they are read without the package's code, which needs compi
 preparation is done again here: 40 mel bands of 16 kHz sound, windows of 1.6 s, the mean of what is found in each.
 Silence is not cut out within a sentence, as it is there.
 
-What the figures mean, and how often it is wrong, is in docs/own-voice.md.
+What the figures mean, and how often it is wrong, is in docs/adding-a-voice.md.
 """
 
 from collections.abc import Sequence

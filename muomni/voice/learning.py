@@ -23,7 +23,7 @@ class OwnCodecTask(CodecTask):
     def __init__(self, cfg: CodecStageConfig, codec: Codec, train: Sequence[Tensor], valid: Sequence[Tensor]) -> None:
         self.cfg, self.codec = cfg, codec
         self.modules = {"codec": codec}
-        self.train, self.valid = list(train), list(valid)
+        self.stream, self.train, self.valid = None, list(train), list(valid)
         with torch.no_grad():
             for quantiser in codec.books:  # as if every code had been chosen as often as in a batch, and there
                 quantiser.counts.fill_(cfg.batch_size * cfg.segment / codec.cfg.codes)
