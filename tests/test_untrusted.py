@@ -105,9 +105,8 @@ def test_no_program_unpickles_or_runs_what_a_file_says(room: str) -> None:
 )
 def test_the_search_finds_what_it_looks_for(line: str) -> None:
     assert dangers(line)
-    assert not dangers(
-        "np.load(x, allow_pickle=False)\nyaml.safe_load(x)\nmodel.eval()\nsubprocess.run(x)\ntorch.load(x, weights_only=True)"
-    )
+    assert not dangers("np.load(x, allow_pickle=False)\nyaml.safe_load(x)\nmodel.eval()\nsubprocess.run(x)")
+    assert not dangers("torch.load(x, weights_only=True)")
 
 
 class Payload:
