@@ -47,6 +47,12 @@ def add_source(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("folder", nargs="?", metavar="DIR", help="a folder or address; what is in it is found out")
     parser.add_argument("--source", metavar="KIND", help="say what it is, such as ljspeech, manifest, jsonl, pictures")
     parser.add_argument("--path", metavar="ADDRESS", help="with --source: where it is")
+    add_column(parser)
+    parser.add_argument("--params", default="params.yaml", metavar="FILE", help="default: %(default)s")
+
+
+def add_column(parser: argparse.ArgumentParser) -> None:
+    """What a manifest calls its columns."""
     parser.add_argument(
         "--column",
         action="append",
@@ -54,7 +60,6 @@ def add_source(parser: argparse.ArgumentParser) -> None:
         metavar="WHAT=NAME",
         help="of a manifest: what it calls audio, text, speaker or split (may be repeated)",
     )
-    parser.add_argument("--params", default="params.yaml", metavar="FILE", help="default: %(default)s")
 
 
 def run(args: argparse.Namespace) -> int:

@@ -3,6 +3,7 @@
 import argparse
 
 from muomni.cli import Parser, add_seed, number
+from muomni.data_options import add_column
 
 
 def add_own_voice(commands: "argparse._SubParsersAction[Parser]") -> None:
@@ -20,13 +21,7 @@ def add_own_voice(commands: "argparse._SubParsersAction[Parser]") -> None:
     )
     voice.add_argument("--out", metavar="FOLDER", help="where to (default: checkpoints/NAME)")
     voice.add_argument("--source", metavar="KIND", help="say which layout it is, such as ljspeech or manifest")
-    voice.add_argument(
-        "--column",
-        action="append",
-        default=[],
-        metavar="WHAT=NAME",
-        help="of a manifest: what it calls audio, text, speaker or split (may be repeated)",
-    )
+    add_column(voice)
     voice.add_argument("--speaker", default="", metavar="NAME", help="whose recordings, if several speak there")
     voice.add_argument(
         "--limit",

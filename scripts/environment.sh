@@ -34,11 +34,11 @@ if [ -n "${PYTHON:-}" ] || ! run .venv/bin/python -c "$supported"; then
 fi
 
 if command -v uv >/dev/null; then
-    echo "Installing requirements.lock into .venv with uv (about 5 GB)"
+    echo "Installing requirements.lock into .venv with uv (about 7 GB)"
     uv pip install --python .venv/bin/python --require-hashes -r requirements.lock
     uv pip install --python .venv/bin/python --quiet --no-deps --no-build-isolation -e .
 else
-    echo "Installing requirements.lock into .venv with pip (about 5 GB, some minutes; with uv on PATH it is faster)"
+    echo "Installing requirements.lock into .venv with pip (about 7 GB, some minutes; with uv on PATH it is faster)"
     run .venv/bin/python -m pip --version >/dev/null || .venv/bin/python -m ensurepip
     pip() { .venv/bin/python -m pip --disable-pip-version-check --quiet "$@"; }
     pip install --require-hashes -r requirements.lock

@@ -13,7 +13,7 @@ from postgres import Postgres, postgres
 from registered_models import CFG, measure, registered, train
 from remote_folders import s3_server
 from test_tracking_trouble import check_whole
-from tracking_tools import Server, Trainer
+from tracking_tools import Server, Trainer, work_in
 from workplace import Place
 
 from muomni.checkpoint import weights_sha256
@@ -57,11 +57,7 @@ def shared(base: Postgres, store: Any, tmp_path_factory: pytest.TempPathFactory)
 @pytest.fixture
 def server(shared: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Server:
     """The server, and this process working in an empty folder without the object store's credentials."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("MUOMNI_STATE", str(tmp_path / ".muomni"))
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", shared.uri)
-    for name in ("DVC_EXP_NAME", "DVC_STAGE", "MUOMNI_PARENT", "MUOMNI_CHECKOUT"):
-        monkeypatch.delenv(name, raising=False)
+    work_in(tmp_path, shared, monkeypatch)
     for name in [name for name in os.environ if name.startswith("AWS_")]:
         monkeypatch.delenv(name)
     return shared

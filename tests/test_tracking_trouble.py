@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from tracking_tools import STAGE, Server, Trainer, card, wait_until
+from tracking_tools import STAGE, Server, Trainer, card, wait_until, work_in
 
 from muomni.cli import main
 from muomni.errors import UserError
@@ -37,11 +37,7 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 @pytest.fixture
 def server(shared: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Server:
     """The server, running, and this process working in an empty folder."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("MUOMNI_STATE", str(tmp_path / ".muomni"))
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", shared.uri)
-    for name in ("DVC_EXP_NAME", "DVC_STAGE", "MUOMNI_PARENT", "MUOMNI_CHECKOUT"):
-        monkeypatch.delenv(name, raising=False)
+    work_in(tmp_path, shared, monkeypatch)
     if shared.process is None:
         shared.start()
     return shared

@@ -13,6 +13,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from muomni.train.report import read_metrics
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -91,6 +93,15 @@ class Server:
         if self.process is not None:
             self.process.wait()
         self.process = None
+
+
+def work_in(folder: Path, server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have this process work in an empty folder, as no stage of any run, with this server."""
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv("MUOMNI_STATE", str(folder / ".muomni"))
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", server.uri)
+    for name in ("DVC_EXP_NAME", "DVC_STAGE", "MUOMNI_PARENT", "MUOMNI_CHECKOUT"):
+        monkeypatch.delenv(name, raising=False)
 
 
 def wait_until(what: Callable[[], bool], seconds: float) -> None:

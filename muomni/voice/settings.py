@@ -1,4 +1,4 @@
-"""How a further voice is learned. The defaults are what docs/own-voice.md measures."""
+"""How a further voice is learned. What it comes to is in docs/adding-a-voice.md."""
 
 from pydantic import Field
 
@@ -6,7 +6,7 @@ from muomni.train.d_codec import CodecStageConfig
 from muomni.train.loop import TrainConfig
 
 LEAST, LEAST_SECONDS = 20, 40.0  # recordings, and seconds of them all
-ENOUGH = 50  # recordings from which on docs/own-voice.md has figures
+ENOUGH = 50  # recordings from which on docs/adding-a-voice.md has figures
 MOST_SECONDS = 15.0  # of a recording
 LEAST_HELD, MOST_HELD = 4, 20  # recordings for validation, and as many to judge by
 
