@@ -17,7 +17,6 @@ import mlflow
 import pandas as pd  # type: ignore[import-untyped]
 import torch
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric
-from mlflow.exceptions import MlflowException
 from PIL import Image
 
 import muomni
@@ -28,7 +27,7 @@ from pipelines import pyfunc_model, pyfunc_parts
 from pipelines.answers import arrived, files_below
 from pipelines.candidate import OMNI, Candidate
 from pipelines.sender import experiment_id, tracked_name, tracking_uri
-from pipelines.versions import versions, write_figures
+from pipelines.versions import added, versions, write_figures
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
@@ -115,7 +114,7 @@ def ensure_version(client: "MlflowClient", new: Candidate) -> "ModelVersion":
     if found is not None:
         record(client, str(found.run_id), str(found.source).removeprefix("models:/"), new)
         for key, text in new.tags.items():
-            client.set_model_version_tag(new.name, found.version, key, text)
+            added(client.set_model_version_tag, new.name, found.version, key, text)
         return found
     arguments = form(new)
     with new_run(client, new) as run_id:
@@ -173,13 +172,7 @@ def record(client: "MlflowClient", run_id: str, model_id: str, new: Candidate) -
         dataset(HELD_OUT, digest, "evaluation", {"sha256": new.held_out}),
         *(dataset(path, sha[:16], "training", {"path": path, "sha256": sha}) for path, sha in new.data.items()),
     ]
-    try:
-        client.log_inputs(run_id, inputs)
-    except MlflowException as error:
-        if "IntegrityError" not in str(error):
-            raise
-        # Two noted the same new data at once, and MLflow looks for it before it adds it: it is there now.
-        client.log_inputs(run_id, inputs)
+    added(client.log_inputs, run_id, inputs)
     metrics = [
         Metric(tracked_name(name), float(figure["value"]), now, 0, model_id, HELD_OUT, digest, run_id)
         for name, figure in new.figures.items()

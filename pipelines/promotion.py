@@ -18,6 +18,7 @@ from pipelines.versions import (
     CHAMPION,
     SEE,
     Entry,
+    added,
     aliases,
     mlflow_errors,
     reading_client,
@@ -166,7 +167,8 @@ def rollback(cfg: RegistryConfig, client: "MlflowClient | None" = None) -> Decis
         crown(client, before)
         with suppress(UserError):
             gone = resolve(client, cfg.name, holder)
-            client.set_model_version_tag(cfg.name, gone.version, WITHDRAWN, f"for version {before.version}")
+            back = f"for version {before.version}"
+            added(client.set_model_version_tag, cfg.name, gone.version, WITHDRAWN, back)
         write_former(client, cfg.name, history)
         return Decision(True, f"{before.title} is champion again instead of {holder}", before.version, before.version)
 
@@ -178,12 +180,13 @@ def former(client: "MlflowClient", name: str) -> list[str]:
 
 def write_former(client: "MlflowClient", name: str, numbers: list[str]) -> None:
     """Note the versions that were champion."""
-    client.set_registered_model_tag(name, FORMER, json.dumps(numbers))
+    added(client.set_registered_model_tag, name, FORMER, json.dumps(numbers))
 
 
 def crown(client: "MlflowClient", new: Entry) -> None:
     """Give a version and its parts the alias ``champion``; a part's version that was deleted is passed over."""
     for name, number in json.loads(new.tags.get(PARTS, "{}")).items():
         with suppress(UserError):
-            client.set_registered_model_alias(name, CHAMPION, resolve(client, name, number).version)
-    client.set_registered_model_alias(new.name, CHAMPION, new.version)
+            part = resolve(client, name, number).version
+            added(client.set_registered_model_alias, name, CHAMPION, part)
+    added(client.set_registered_model_alias, new.name, CHAMPION, new.version)

@@ -23,7 +23,7 @@ from pipelines.candidate import candidates
 from pipelines.kept_states import clear
 from pipelines.promotion import PARTS, promote
 from pipelines.run import common_root, main
-from pipelines.versions import CHALLENGER, CHAMPION, aliases, mlflow_errors, registry_client
+from pipelines.versions import CHALLENGER, CHAMPION, added, aliases, mlflow_errors, registry_client
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
@@ -97,9 +97,9 @@ def register(cfg: RegistryConfig, checkpoints: Path, metrics: Path, card: Path) 
             client.log_artifact(str(version.run_id), str(metrics / PAGE), PAGE.parent.name)
         describe(client, version, card)
         if numbers:  # before the promotion, which moves the parts' aliases by it
-            client.set_model_version_tag(cfg.name, version.version, PARTS, json.dumps(numbers))
+            added(client.set_model_version_tag, cfg.name, version.version, PARTS, json.dumps(numbers))
         for name, number in {cfg.name: str(version.version), **numbers}.items():
-            client.set_registered_model_alias(name, CHALLENGER, number)
+            added(client.set_registered_model_alias, name, CHALLENGER, number)
         decision = promote(cfg, str(version.version), client, again=False)
         for name, number in {cfg.name: str(version.version), **numbers}.items():
             arrived("versions", [number], [aliases(client, name).get(CHALLENGER, "")])

@@ -7,7 +7,7 @@ A version's figures, with n and intervals, and the hash of the held-out data tha
 import json
 import os
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 CHAMPION, CHALLENGER = "champion", "challenger"
 FIGURES = "figures.json"
+TWICE = ("IntegrityError", "UniqueViolation")  # as SQLAlchemy's messages name it for SQLite and PostgreSQL
 FAILING = ("mlflow", "sqlalchemy", "requests", "urllib3", "google")  # whose errors are MLflow's; the last reads answers
 SEE = "`muomni registry list` shows what there is"
 
@@ -106,6 +107,22 @@ def mlflow_errors(then: str) -> Iterator[None]:
         if not isinstance(error, OSError) and type(error).__module__.split(".")[0] not in FAILING:
             raise  # no fault of MLflow's, nor of its address
         raise UserError(f"{shown_uri()}: MLflow failed ({reason(error, 300)}); see that it runs, then {then}") from None
+
+
+def added(add: Callable[..., object], *what: object) -> None:
+    """Add something to MLflow that another process may add just now.
+
+    MLflow looks for a row before it adds it, so of two that add the same (an alias, a tag, data of a run) at once one
+    may fail. The row is there then, and a second call finds it and writes its own value.
+    """
+    from mlflow.exceptions import MlflowException
+
+    try:
+        add(*what)
+    except MlflowException as error:
+        if not any(sign in str(error) for sign in TWICE):
+            raise
+        add(*what)
 
 
 def versions(client: "MlflowClient", name: str) -> "list[ModelVersion]":

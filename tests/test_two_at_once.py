@@ -2,6 +2,7 @@
 
 import json
 import os
+import sqlite3
 import subprocess
 import sys
 import threading
@@ -9,13 +10,16 @@ from pathlib import Path
 
 import mlflow
 import pytest
+from mlflow.exceptions import MlflowException
 from registered_models import CFG, measure, registered, train
+from sqlalchemy import event
+from sqlalchemy.orm import Session
 
 from muomni.checkpoint import load_checkpoint, save_checkpoint
 from muomni.tokenizer import Tokenizer
 from pipelines.logged import only_version
 from pipelines.promotion import FORMER
-from pipelines.versions import CHALLENGER, CHAMPION, aliases, registry_client, versions
+from pipelines.versions import CHALLENGER, CHAMPION, added, aliases, registry_client, versions
 
 ROOT = Path(__file__).resolve().parents[1]
 WITHOUT = CFG.model_copy(update={"components": False})
@@ -26,6 +30,8 @@ import sys, time
 from pathlib import Path
 sys.path.insert(0, {tests!r})
 from registered_models import CFG, registered
+from sqlalchemy import event
+from sqlalchemy.orm import Session
 import pipelines.logged
 print("ready", flush=True)
 sys.stdin.readline()
@@ -119,3 +125,32 @@ def test_a_checkpoint_that_two_write_at_once_is_whole(checkpoint: Path, tmp_path
     found = load_checkpoint(target)
     assert found.card["run"] == f"run-{found.state[name][0]:.0f}"
     assert [path.name for path in tmp_path.iterdir()] == ["omni"]
+
+
+def test_an_alias_that_another_adds_at_once_is_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """MLflow looks whether there is a row, then adds it: another process's may come in between."""
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
+    client = registry_client()
+    client.create_registered_model("muomni")
+    for _ in range(2):
+        client.create_model_version("muomni", str(tmp_path))
+    came = []
+
+    def meanwhile(session: Session, *_: object) -> None:
+        if any(type(row).__name__ == "SqlRegisteredModelAlias" for row in session.new) and not came:
+            came.append(True)
+            with sqlite3.connect(tmp_path / "mlflow.db") as other:
+                other.execute(
+                    "INSERT INTO registered_model_aliases (name, alias, version) VALUES ('muomni', 'champion', 1)"
+                )
+
+    event.listen(Session, "before_flush", meanwhile)
+    try:
+        with pytest.raises(MlflowException, match="IntegrityError"):
+            client.set_registered_model_alias("muomni", CHAMPION, "2")
+        client.delete_registered_model_alias("muomni", CHAMPION)
+        came.clear()
+        added(client.set_registered_model_alias, "muomni", CHAMPION, "2")
+    finally:
+        event.remove(Session, "before_flush", meanwhile)
+    assert came and aliases(client, "muomni") == {CHAMPION: "2"}
