@@ -7,7 +7,6 @@ encoder fills. `plan` makes it fit into the context before; `fuse` puts the enco
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-import torch
 from torch import Tensor
 
 from muomni.errors import UserError
@@ -154,8 +153,3 @@ def fuse(
         if states is not None and count:
             x = x.masked_scatter(places[..., None], project(states.to(x.dtype)).to(x.dtype))
     return x
-
-
-def text_ids(ids: Sequence[int], device: torch.device | str = "cpu") -> Tensor:
-    """Token ids as a batch of one, ``[1, T]``."""
-    return torch.tensor([list(ids)], dtype=torch.int64, device=device)

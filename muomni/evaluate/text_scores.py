@@ -22,11 +22,6 @@ def character_error_rate(references: Sequence[str], hypotheses: Sequence[str]) -
     return _rate(list(references), list(hypotheses))
 
 
-def word_error_rate(references: Sequence[str], hypotheses: Sequence[str]) -> float:
-    """Edits by word over all texts, divided by the references' words; raises as `character_error_rate` does."""
-    return _rate([r.split() for r in references], [h.split() for h in hypotheses])
-
-
 def _rate(references: Sequence[Sequence[str]], hypotheses: Sequence[Sequence[str]]) -> float:
     total = sum(len(r) for r in references)
     if len(references) != len(hypotheses) or not total:
