@@ -33,7 +33,8 @@ $(INSTALLED): requirements.lock pyproject.toml
 	@touch $@
 
 repro: $(INSTALLED)  ## run the whole graph (what is up to date is taken from the cache) and print each stage's time
-	@begin=$$(date +%s); $(BIN)/python -m pipelines.dvc_cache --quick && $(BIN)/python -m dvc repro && $(BIN)/python -m pipelines.times --since $$begin
+	@begin=$$(date +%s); $(BIN)/python -m pipelines.dvc_cache --quick && $(BIN)/python -m dvc repro && $(BIN)/python -m pipelines.times --since $$begin \
+		&& echo 'Next: source .venv/bin/activate, then muomni examples: unseen questions, and the commands that ask them'
 
 cache: $(INSTALLED)  ## hash dvc's cache and the outputs again; what is damaged is put aside, for make repro to make
 	@$(BIN)/python -m pipelines.dvc_cache

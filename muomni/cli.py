@@ -268,12 +268,14 @@ def make_parser() -> Parser:
     add_measuring(commands)
 
     from muomni.data_options import add_data  # here, because they use what is above
+    from muomni.examples import add_examples
     from muomni.passport.options import add_passport
     from muomni.serve.options import add_serve
     from muomni.voice_options import add_own_voice
 
     add_passport(commands)
     add_data(commands)
+    add_examples(commands)
     add_own_voice(commands)
     add_serve(commands)
 
