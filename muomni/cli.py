@@ -8,214 +8,20 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from importlib.metadata import entry_points
-from typing import NoReturn
 
 from muomni import __version__
+from muomni.data_options import add_data
 from muomni.errors import UserError, one_line, refused
+from muomni.examples import add_examples
+from muomni.measuring_options import add_evaluate, add_export, add_measuring
 from muomni.no_tmp import allow_no_tmp
+from muomni.options import Parser, add_model_options, add_seed, add_voice, add_weights, number
+from muomni.passport.options import add_passport
+from muomni.serve.options import add_serve
+from muomni.voice_options import add_own_voice
 
 COMMANDS = "muomni.commands"  # entry points with commands of other packages, such as the pipeline's
 INTERRUPTED, PIPE_CLOSED = 130, 141  # what a shell reports for a program that SIGINT or SIGPIPE ends
-
-
-class Parser(argparse.ArgumentParser):
-    """A parser whose complaints are `UserError`: one line, like every other fault."""
-
-    def error(self, message: str) -> NoReturn:
-        """Raise instead of printing the usage.
-
-        Raises:
-            UserError: always, with the parser's message.
-        """
-        raise UserError(f"{message}; see `{self.prog} --help`")
-
-    def exit(self, status: int = 0, message: str | None = None) -> NoReturn:
-        """After --help and --version; a reader that has gone shows here, not while Python shuts down."""
-        sys.stdout.flush()
-        super().exit(status, message)
-
-
-def number(kind: Callable[[str], float], low: float, high: float) -> Callable[[str], float]:
-    """An option's type: a number between two bounds, both allowed."""
-
-    def convert(text: str) -> float:
-        try:
-            value = kind(text)
-        except ValueError:
-            value = float("nan")
-        if not low <= value <= high:
-            what = "a whole number" if kind is int else "a number"
-            raise argparse.ArgumentTypeError(f"expected {what} from {low:g} to {high:g}, got {text!r}")
-        return value
-
-    return convert
-
-
-def add_model_options(parser: argparse.ArgumentParser) -> None:
-    """Where the model is and where it computes."""
-    where = parser.add_mutually_exclusive_group()
-    where.add_argument(
-        "--checkpoint", default="checkpoints/omni", metavar="FOLDER", help="the trained model (default: %(default)s)"
-    )
-    where.add_argument("--model", metavar="ADDRESS", help="a registered model, such as models:/muomni@champion")
-    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="default: %(default)s")
-
-
-def add_voice(parser: argparse.ArgumentParser) -> None:
-    """Who speaks."""
-    parser.add_argument("--voice", default="", metavar="NAME", help="one that the model learned (default: its first)")
-
-
-def add_seed(parser: argparse.ArgumentParser) -> None:
-    """The seed of everything drawn."""
-    parser.add_argument(
-        "--seed", type=number(int, 0, 2**31 - 1), default=0, metavar="N", help="same seed, same answer (default: 0)"
-    )
-
-
-def add_evaluate(commands: "argparse._SubParsersAction[Parser]") -> None:
-    """``muomni evaluate``: speech, codec, vocoder."""
-    evaluate = commands.add_parser("evaluate", help="measure a trained model on sentences drawn by your seed")
-    what = evaluate.add_subparsers(dest="what", metavar="WHAT", required=True)
-    speech = what.add_parser(
-        "speech",
-        help="have sentences said, and judged by a recogniser that is not part of the model",
-        description="Run in the root of the repository, where data/ is. Prints figures with their 95 % intervals, and "
-        "writes a page with players and a JSON file with all transcripts.",
-    )
-    speech.add_argument(
-        "--stages",
-        metavar="FOLDER",
-        help="judge what stage D made, from the stages' checkpoints in this folder, on the CPU",
-    )
-    add_voice(speech)
-    add_drawing(speech)
-    add_model_options(speech)
-    codec = what.add_parser(
-        "codec",
-        help="have recordings judged as they are, through the vocoder, and through the codec",
-        description="Run in the root of the repository, where data/ and params.yaml are.",
-    )
-    codec.add_argument(
-        "--checkpoint", default="checkpoints/codec", metavar="FOLDER", help="of stage D (default: %(default)s)"
-    )
-    add_speaker(codec)
-    add_drawing(codec)
-    vocoder = what.add_parser(
-        "vocoder",
-        help="compare the vocoder that was trained with Griffin-Lim",
-        description="Run in the root of the repository, where data/ and params.yaml are.",
-    )
-    vocoder.add_argument(
-        "--checkpoint", default="checkpoints/vocoder", metavar="FOLDER", help="of stage D (default: %(default)s)"
-    )
-    vocoder.add_argument(
-        "--codec", default="checkpoints/codec", metavar="FOLDER", help="likewise (default: %(default)s)"
-    )
-    add_speaker(vocoder)
-    add_drawing(vocoder)
-
-
-def add_speaker(parser: argparse.ArgumentParser) -> None:
-    """Who reads the sentences."""
-    parser.add_argument(
-        "--speaker",
-        action="append",
-        metavar="NAME",
-        help="who reads: hibari (default), or a voice of eSpeak NG such as espeak:en-us+f2 (may be repeated)",
-    )
-
-
-def add_weights(parser: argparse.ArgumentParser) -> None:
-    """How the weights are kept that an answer is written with."""
-    parser.add_argument(
-        "--weights",
-        choices=("fp32", "bf16", "int8"),
-        default="fp32",
-        help="of the Thinker while it writes; int8 is faster on a CPU (default: %(default)s)",
-    )
-
-
-def add_drawing(parser: argparse.ArgumentParser) -> None:
-    """Which sentences are drawn, and where what was found goes."""
-    parser.add_argument(
-        "--sentences",
-        action="append",
-        metavar="KIND",
-        help="known: new ones of held-out combinations; open: ordinary English from outside the data; or a text file "
-        "with a sentence a line (may be repeated; default: known and open)",
-    )
-    parser.add_argument(
-        "--count", type=number(int, 1, 10_000), default=200, metavar="N", help="sentences of each (default: 200)"
-    )
-    parser.add_argument("--out", default="metrics/check", metavar="FOLDER", help="default: %(default)s")
-    add_seed(parser)
-
-
-def add_measuring(commands: "argparse._SubParsersAction[Parser]") -> None:
-    """``muomni bench`` and ``muomni plan``."""
-    bench = commands.add_parser(
-        "bench",
-        help="measure how fast this machine trains and runs the model, beside what the machine can do",
-        description="Run in the root of the repository. Needs no data and no trained model. Prints a table.",
-    )
-    bench.add_argument("--json", metavar="FILE", help="also write all figures there")
-    bench.add_argument(
-        "--against", metavar="FOLDER", help="time the same shapes, in turn, with a checkout of the original micro-Omni"
-    )
-    bench.add_argument(
-        "--only",
-        action="append",
-        metavar="PART",
-        help="components, memory, stages, generation, speech, reading; or scaling, which takes minutes more",
-    )
-    bench.add_argument("--curves", metavar="FILE.png", help="draw the curves of scaling")
-    bench.add_argument(
-        "--seconds",
-        type=number(float, 0.1, 600),
-        default=3.0,
-        metavar="S",
-        help="for each figure (default: %(default)s)",
-    )
-    plan = commands.add_parser(
-        "plan",
-        help="whether this machine can train a profile, in what batches, how long that takes and what it costs",
-        description="Run in the root of the repository. Tries a few steps of every stage on made-up data.",
-    )
-    plan.add_argument(
-        "--memory",
-        type=number(float, 0.5, 10_000),
-        metavar="GB",
-        help="budget (default: device.memory_gb, or what is there)",
-    )
-    plan.add_argument("--price", type=number(float, 0, 10_000), metavar="MONEY", help="of an hour of this machine")
-    plan.add_argument("--stage", action="append", metavar="NAME", help="only this stage; may be repeated")
-    plan.add_argument("--compare", action="store_true", help="compare the last plan with the trainings since")
-    for parser in (bench, plan):
-        which = parser.add_mutually_exclusive_group()
-        which.add_argument("--profile", metavar="NAME", help="of profiles/NAME.yaml")
-        which.add_argument("--params", default="params.yaml", metavar="FILE", help="of a file (default: %(default)s)")
-
-
-def add_export(commands: "argparse._SubParsersAction[Parser]") -> None:
-    """``muomni export``."""
-    export = commands.add_parser(
-        "export",
-        help="write a model as a folder for transformers and onnxruntime",
-        description="The folder stands alone: it loads where muomni is not installed. Prints its name.",
-    )
-    export.add_argument("out", metavar="OUT", help="the folder to make; must not be there, or be empty")
-    which = export.add_mutually_exclusive_group()
-    which.add_argument(
-        "--checkpoint", default="checkpoints/omni", metavar="FOLDER", help="the trained model (default: %(default)s)"
-    )
-    which.add_argument("--model", metavar="ADDRESS", help="a registered model, such as models:/muomni@champion")
-    export.add_argument(
-        "--format", default="hf,onnx", metavar="NAMES", help="hf for transformers, onnx (default: both, %(default)s)"
-    )
-    export.add_argument(
-        "--weights", choices=("fp32", "int8"), default="fp32", help="of the Thinker in ONNX (default: %(default)s)"
-    )
 
 
 def make_parser() -> Parser:
@@ -264,15 +70,7 @@ def make_parser() -> Parser:
     add_model_options(say)
 
     add_evaluate(commands)
-
     add_measuring(commands)
-
-    from muomni.data_options import add_data  # here, because they use what is above
-    from muomni.examples import add_examples
-    from muomni.passport.options import add_passport
-    from muomni.serve.options import add_serve
-    from muomni.voice_options import add_own_voice
-
     add_passport(commands)
     add_data(commands)
     add_examples(commands)

@@ -2,7 +2,7 @@
 
 import argparse
 
-from muomni.cli import Parser, number
+from muomni.options import Parser, number
 
 
 def add_data(commands: "argparse._SubParsersAction[Parser]") -> None:

@@ -9,10 +9,9 @@ import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from muomni.cli import Parser
+from muomni.options import Parser, add_seed, number
 
 SHARDS = "data/shards/conversations"
 
@@ -34,8 +33,6 @@ class Example:
 
 def add_examples(commands: "argparse._SubParsersAction[Parser]") -> None:
     """Add the command and its options."""
-    from muomni.cli import add_seed, number
-
     examples = commands.add_parser(
         "examples",
         help="questions that no training saw, their pictures and recordings as files, and the commands that ask them",

@@ -2,8 +2,8 @@
 
 import argparse
 
-from muomni.cli import Parser, add_seed, number
 from muomni.data_options import add_column
+from muomni.options import Parser, add_seed, number
 
 
 def add_own_voice(commands: "argparse._SubParsersAction[Parser]") -> None:

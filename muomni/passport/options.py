@@ -1,10 +1,8 @@
 """``muomni card`` and ``muomni learning``: their options. What they need is imported when they run."""
 
 import argparse
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from muomni.cli import Parser
+from muomni.options import Parser
 
 TRAININGS = ("metrics/train", ".muomni/state")
 

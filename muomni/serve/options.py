@@ -4,8 +4,8 @@ import argparse
 from collections.abc import Callable
 from importlib.util import find_spec
 
-from muomni.cli import Parser, add_model_options, add_weights, number
 from muomni.errors import UserError
+from muomni.options import Parser, add_model_options, add_weights, number
 from muomni.serve.settings import Limits
 
 NEEDED = ("fastapi", "uvicorn", "multipart", "prometheus_client", "websockets")
