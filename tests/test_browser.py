@@ -61,6 +61,13 @@ def picture(page: Page, name: str) -> None:
         page.screenshot(path=Path(folder) / f"{name}.png")
 
 
+def without_assistant(page: Page) -> None:
+    """Close MLflow's panel beside the page, which stays so."""
+    panel = page.get_by_role("button", name="Close", exact=True)
+    if panel.count():
+        panel.last.click()
+
+
 def open_form(page: Page, place: Place) -> None:
     """Go to the run form of `train`, as a person does."""
     page.goto(f"{place.api.removesuffix('/api')}/deployments")
@@ -149,5 +156,18 @@ def test_from_the_form_to_the_report_and_two_versions_side_by_side(real: Place, 
     expect(page.get_by_text("omni_perplexity").first).to_be_visible()
     for version in versions:
         assert version.run_id in page.inner_text("body")
+    without_assistant(page)
     picture(page, "compare")
+
+    page.goto(f"{ui}/#/models/muomni/versions/2")
+    expect(page.get_by_role("heading", name="Known limits")).to_be_visible()  # the card is its description
+    picture(page, "version")
+
+    (experiment,) = client.search_experiments(filter_string="name = 'muomni'")
+    trained = quote("tags.stage = 'e-omni'")
+    page.goto(f"{ui}/#/experiments/{experiment.experiment_id}/runs?compareRunsMode=CHART&searchFilter={trained}")
+    page.get_by_placeholder("Search metric charts").fill("loss")
+    expect(page.get_by_text("2 matching runs")).to_be_visible()
+    expect(page.get_by_text("valid_loss").first).to_be_visible()
+    picture(page, "charts")
     assert not foreign, foreign
