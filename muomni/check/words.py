@@ -96,6 +96,8 @@ def numbers(values: Iterable[Any]) -> str:
     ordered = sorted(values)
     if not ordered:
         return "none"
+    if ordered[0] == ordered[-1]:
+        return short(ordered[0])
     return f"{short(ordered[0])} to {short(ordered[-1])}, half of them below {short(ordered[len(ordered) // 2])}"
 
 
