@@ -172,6 +172,6 @@ def test_from_the_form_to_the_report_and_two_versions_side_by_side(real: Place, 
         parents.nth(number).get_by_role("button").first.click()  # unfolds the runs of its stages
     expect(page.get_by_role("link", name="e-omni", exact=True)).to_have_count(2)
     page.get_by_placeholder("Search metric charts").fill("loss")
-    expect(page.get_by_text("valid_loss", exact=True).first).to_be_visible()
+    expect(page.get_by_text("text_loss", exact=True).first).to_be_visible()
     picture(page, "charts")
     assert not foreign, foreign
