@@ -62,7 +62,7 @@ def draw_bars(
     if marks:
         places, values = zip(*marks, strict=True)
         axes.scatter(values, places, marker="|", s=160, color=ORANGE, zorder=3, label="best answer that does not look")
-        axes.legend(fontsize=8, loc="lower right")
+        canvas.legend(fontsize=8, loc="outside lower right", frameon=False)  # beside no bar, whatever its length
     axes.set_title(title, fontsize=10, loc="left")
     save(canvas, path)
 

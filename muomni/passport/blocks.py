@@ -22,7 +22,12 @@ body { margin: 0 auto; max-width: 72rem; padding: 1rem; overflow-wrap: break-wor
 h1 { font-size: 1.6rem; line-height: 1.2; }
 h2 { margin: 2.2rem 0 .6rem; font-size: 1.25rem; border-bottom: 1px solid #8886; }
 h3 { margin: 1.4rem 0 .4rem; font-size: 1rem; }
-.wide { overflow-x: auto; max-width: 100%; }
+/* A shadow at the side where more of a table is hidden; what moves along covers it at the ends. */
+.wide { overflow-x: auto; max-width: 100%; background:
+  linear-gradient(to right, Canvas 1.5rem, transparent 3rem) left / 3rem 100% no-repeat local,
+  linear-gradient(to left, Canvas 1.5rem, transparent 3rem) right / 3rem 100% no-repeat local,
+  linear-gradient(to right, #8886, transparent) left / .8rem 100% no-repeat scroll,
+  linear-gradient(to left, #8886, transparent) right / .8rem 100% no-repeat scroll; }
 table { border-collapse: collapse; margin: .6rem 0; font-size: .9rem; }
 th, td { text-align: left; vertical-align: top; padding: .3rem .6rem; border-bottom: 1px solid #8884; }
 th { font-weight: 600; }
@@ -37,8 +42,10 @@ audio { width: 14rem; max-width: 100%; height: 2.2rem; display: block; }
 figure { margin: .6rem 1rem .6rem 0; display: inline-block; vertical-align: top; width: 15rem; max-width: 100%; }
 figcaption { font-size: .9rem; }
 @media (max-width: 32rem) {
-  table.steps td, table.steps th { min-width: 6.2rem; padding: .3rem; }
-  table.steps audio { width: 6rem; }
+  table { font-size: .8rem; }
+  th, td { padding: .25rem .3rem; }
+  table.steps td, table.steps th { min-width: 7.8rem; padding: .3rem; }
+  table.steps audio { width: 7.5rem; }  /* a narrower one has no button to play */
 }
 nav a { margin-right: 1rem; }
 small { opacity: .75; }

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from muomni.errors import UserError
 from muomni.passport.blocks import Block, Drawings, Example, Part, Table
+from muomni.passport.limits import named
 
 SPOKEN = 2  # answers of each task that are shown and played
 SENTENCES = 2  # that are played as recorded, after the codec, and as the Talker says them
@@ -132,9 +133,8 @@ def answers(folder: Path, plots: Path) -> Iterator[Block]:
         wrong = [row for row in mine if row["right"] == "0" or (not row["right"] and row["wanted"] != row["answer"])]
         right = [row for row in mine if row not in wrong]
         for some, mark in ((right, "right"), (wrong, "wrong")):
-            shown += [
-                [task, row["question"] or "(spoken)", row["wanted"], row["answer"], mark] for row in some[:ANSWERS]
-            ]
+            cells = ([r["question"] or "(spoken)", r["wanted"], r["answer"]] for r in some[:ANSWERS])
+            shown += [[named(task), *cell, mark] for cell in cells]
     if shown:
         yield Table(["Task", "Question", "Wanted", "Answer", ""], shown)
     pictures = {title: file_bytes(plots, name) for name, title in PLOTS.items()}
