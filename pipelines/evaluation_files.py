@@ -237,11 +237,12 @@ def recorded_questions(answered: Answered, shards: Path, corpus: Path) -> dict[s
     Raises:
         UserError: if something is missing or damaged.
     """
-    keys = {dialogue.key for dialogue, *_ in answered.spoken}
+    # A sample of reading aloud has a recording too: of the answer, which is not asked with.
+    asked = {d.key: [name for name in d.media if name.endswith(".flac")] for d, *_ in answered.spoken}
     words = {row["id"]: row["text"] for row in read_utterances(corpus)}
     found = {}
     for sample in read_shards(shards, "test"):
-        sounds = [data for name, data in sorted(sample.items()) if name.endswith(".flac")]
-        if sample["__key__"] in keys and sounds:
-            found[sample["__key__"]] = Recorded(sounds[-1], words.get(sample["json"].get("utterance", ""), ""))
+        names = asked.get(sample["__key__"])
+        if names:
+            found[sample["__key__"]] = Recorded(sample[names[-1]], words.get(sample["json"].get("utterance", ""), ""))
     return found

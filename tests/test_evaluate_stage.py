@@ -122,7 +122,7 @@ def project(tmp_path: Path, small: tuple[object, Tokenizer], monkeypatch: pytest
         talk("world", "alive", "Is a dog alive?", "Yes, a dog is alive.", "yes"),
         talk("dictation", "hibari", "Write down what you hear.", TEXTS[0], TEXTS[0], flac=tone(0)[1]),
         talk("dictation", "other", "Write down what you hear.", TEXTS[1], TEXTS[1], flac=tone(1)[1]),
-        talk("read_aloud", "hibari", f"Read this aloud: {TEXTS[2]}", TEXTS[2], TEXTS[2]),
+        talk("read_aloud", "hibari", f"Read this aloud: {TEXTS[2]}", TEXTS[2], TEXTS[2]) | {"0.flac": tone(2)[1]},
         talk("spoken_scene", "what", "", "It is a dog.", "dog", png=brown, flac=tone(2)[1]),
     ]
     shards(tmp_path / "data/shards/conversations", conversations)
@@ -171,6 +171,7 @@ def test_every_file_is_written_and_a_second_run_writes_the_same(
     for name in ("recording-1.wav", "vocoder-0.wav", "codec-0.wav", "talker-2.wav", "spoken-spoken_scene-0.png"):
         assert f"metrics/samples/{name}" in first
     assert first["metrics/samples/spoken-spoken_scene-0.flac"] == tone(2)[1]  # the question, as it is in the shards
+    assert "metrics/samples/spoken-read_aloud-0.flac" not in first  # of the answer
     asked = first["metrics/samples/spoken.tsv"].decode().splitlines()
     assert asked[0].startswith("task\tfile\tquestion\t") and f"\tspoken-spoken_scene-0.wav\t{TEXTS[2]}\t" in asked[2]
     kept = [line.split("\t") for line in first["metrics/samples/pictures.tsv"].decode().splitlines()[1:]]

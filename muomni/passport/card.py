@@ -18,7 +18,8 @@ from muomni.passport.measured import Measured, read_measured
 from muomni.passport.reproduce import Recipe, recipe, steps
 from muomni.passport.samples import rows, samples
 
-MOST_DESCRIPTION = 5000  # characters that a registry keeps of a version's description
+# Of the 5,000 characters that a registry keeps of a version's description; it adds links to the card's pages.
+MOST_DESCRIPTION = 4600
 OMNI = (
     "A tiny omni model, trained from scratch: it reads text, looks at pictures, listens to speech, and answers in text "
     "and in speech. {count} parameters; weights {weights}."
