@@ -46,7 +46,7 @@ times: $(INSTALLED)  ## print the time and memory of each stage's last run
 test: $(INSTALLED)  ## run the tests, in two processes (JOBS=1: in one)
 	@$(BIN)/python -m pytest $(if $(filter-out 1,$(JOBS)),-n $(JOBS) --dist loadfile --no-loadscope-reorder)
 
-check: $(INSTALLED)  ## lint, format, types, the graph's dependencies against the real imports, documents, spelling, packages
+check: $(INSTALLED)  ## lint, format, types, the graph's dependencies against the real imports, docstrings, documents, spelling, packages
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy

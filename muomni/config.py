@@ -89,7 +89,11 @@ class Loader(yaml.SafeLoader):
     """YAML without Python's objects, and without a key twice, of which the last one would silently count."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        """A mapping; raises `yaml.YAMLError` for a key that is there already."""
+        """A mapping.
+
+        Raises:
+            yaml.constructor.ConstructorError: for a key that is there already; a kind of `yaml.YAMLError`.
+        """
         seen = set()
         for key, _ in node.value:
             if key.tag != "tag:yaml.org,2002:merge" and (key.tag, key.value) in seen:

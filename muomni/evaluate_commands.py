@@ -142,7 +142,15 @@ def talker_lines(talker: dict[str, Any]) -> Iterator[tuple[str, str]]:
 
 
 def save(folder: Path, name: str, found: Checked, figures: list[tuple[str, str]], rate: int) -> None:
-    """Write ``<name>.json`` and the page ``<name>.html``."""
+    """Write ``<name>.json`` and the page ``<name>.html``.
+
+    Args:
+        folder: where to; made if it is not there.
+        name: of both files.
+        found: scores, sentences and sounds.
+        figures: names and values that stand above the sentences.
+        rate: samples a second of the sounds.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     rows = [{"text": text, **{s: heard[i] for s, heard in found.heard.items()}} for i, text in enumerate(found.texts)]
     atomic_write_json(folder / f"{name}.json", {**found.scores, "sentences": rows})

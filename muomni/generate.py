@@ -267,6 +267,13 @@ def transcribe(
 ) -> Answer:
     """Write down what is said in a recording: the task of dictation.
 
+    Args:
+        model: in eval mode.
+        tokenizer: its tokenizer.
+        recording: as for `Session.ask`.
+        max_tokens: of the transcript at most.
+        weights: the kind of number that the Thinker's matrices are kept in (`muomni.matrix`).
+
     Raises:
         UserError: if it is a file that cannot be read.
     """

@@ -23,7 +23,18 @@ class LinearCrossEntropy(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, states: Tensor, weight: Tensor, targets: Tensor, kind: torch.dtype) -> Tensor:
-        """Loss, and the gradients that `backward` only scales."""
+        """Loss, and the gradients that `backward` only scales.
+
+        Args:
+            ctx: autograd's, which keeps the gradients.
+            states: ``[N, D]``.
+            weight: ``[V, D]``.
+            targets: ``[N]`` int64, -100 where there is none.
+            kind: of number in which the products are made.
+
+        Returns:
+            The sum in nats, a float32 scalar.
+        """
         matrix = weight.to(kind)  # [V, D]
         size = max(1, (CHUNK_LOGITS_GPU if weight.is_cuda else CHUNK_LOGITS) // len(weight))
         state_gradient = torch.empty_like(states)

@@ -92,6 +92,7 @@ class LogMel(nn.Module):
 
         Raises:
             UserError: if there is no sample, or one that is not a finite number.
+            ValueError: for another number of dimensions.
         """
         cfg, samples = self.cfg, wave.shape[-1]
         if wave.ndim not in (1, 2):

@@ -149,7 +149,18 @@ def aligned(
     shares: Tensor,
     device: torch.device,
 ) -> list[Tensor]:
-    """The likeliest way through each text by a classifier; recordings of similar length together."""
+    """The likeliest way through each text by a classifier; recordings of similar length together.
+
+    Args:
+        classifier: of the character at each frame, on `device`.
+        mels: log-mels ``[T, M]`` at 50 Hz.
+        characters: of each recording ``[N]`` int64, with N at most T.
+        shares: how often each character sounds, ``[C]``: a frequent one is not likelier here for that.
+        device: where it computes.
+
+    Returns:
+        For each recording ``[T]`` int64: the character of each frame.
+    """
     order = sorted(range(len(mels)), key=lambda i: len(mels[i]))
     taken = PRIOR * shares.log().to(device)
     found = dict[int, Tensor]()

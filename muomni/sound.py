@@ -146,6 +146,7 @@ def save_audio(path: str | os.PathLike[str], wave: npt.ArrayLike, rate: int) -> 
 
     Raises:
         UserError: if there is no sample, one is NaN, or the file cannot be written.
+        ValueError: if `wave` has other than one dimension.
     """
     path = Path(path)
     if path.suffix.lower() != ".wav":

@@ -79,13 +79,19 @@ class Vocoder(nn.Module):
 
         Raises:
             UserError: if there is no frame, or one that is not finite.
+            ValueError: for another shape.
         """
         if len(logmel) == 0:
             raise UserError("vocoder: no frames to make a sound from; the text may be empty")
         return self.sound(self.checked(logmel))
 
     def checked(self, logmel: Tensor) -> Tensor:
-        """Frames ``[T, n_mels]`` as float32 where the vocoder is; errors as `forward` raises them."""
+        """Frames ``[T, n_mels]`` as float32 where the vocoder is.
+
+        Raises:
+            UserError: if one is not finite.
+            ValueError: for another shape.
+        """
         if logmel.ndim != 2 or logmel.shape[1] != self.mel.n_mels:
             raise ValueError(f"expected [T, {self.mel.n_mels}], got {tuple(logmel.shape)}")
         logmel = logmel.to(self.nothing)

@@ -182,7 +182,15 @@ def flat(scores: dict[str, Any]) -> dict[str, float]:
 
 
 def report(out: Path, name: str, old: str, result: Checked, rate: int) -> None:
-    """Print the figures, and write them and a page to listen with beside the checkpoint."""
+    """Print the figures, and write them and a page to listen with into ``metrics/voices``.
+
+    Args:
+        out: folder of the model with the voice.
+        name: of the new voice.
+        old: the voice that it grew from, whose figures before and after stand beside.
+        result: scores, sentences and sounds.
+        rate: samples a second of the sounds.
+    """
     names = {
         RECORDED: "the recordings kept aside",
         CODED: "the same through the codec",

@@ -51,6 +51,13 @@ class Candidate:
 def candidate(component: str, name: str, checkpoints: Path, summary: Mapping[str, Figure], held_out: str) -> Candidate:
     """Read what a training wrote.
 
+    Args:
+        component: ``omni``, or one of `COMPONENTS`.
+        name: in the registry.
+        checkpoints: the folder of all checkpoints.
+        summary: of ``metrics/summary.json``; those of the component are taken.
+        held_out: hash of the data and settings behind the figures.
+
     Raises:
         UserError: if the checkpoint is missing or damaged.
     """

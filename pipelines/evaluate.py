@@ -31,7 +31,7 @@ from muomni.evaluate.seeing import Seen, score_seeing, see
 from muomni.evaluate.summary import summarise, table
 from muomni.evaluate.whole import answer_all
 from muomni.passport.measured import MEASURED, PREFIXES
-from pipelines.evaluation_files import Evaluation, write_plots, write_samples
+from pipelines.evaluation_files import Evaluation, recorded_questions, write_plots, write_samples
 from pipelines.run import main, new_dir
 
 TOKENS = Path("data/tokens")
@@ -107,7 +107,8 @@ def run() -> None:
         answered = answer_all(parts, cfg, judge, CONVERSATIONS)
         scores["omni"] = answered.scores
     summary = summarise(scores)
-    result = Evaluation(scores, summary, seen, pictures, listened, answered, parts.omni.cfg.mel.sample_rate)
+    recorded = recorded_questions(answered, CONVERSATIONS, SPEECH)
+    result = Evaluation(scores, summary, seen, pictures, listened, answered, parts.omni.cfg.mel.sample_rate, recorded)
     with timed("plots and samples"):
         with new_dir(PLOTS) as made:
             write_plots(result, CURVES, made)

@@ -8,10 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from PIL import Image
+from torch import Tensor
 
 from muomni.data.dialogues import Dialogue
 from muomni.data.files import read_json
 from muomni.data.pictures import Picture
+from muomni.data.shards import read_shards
+from muomni.data.utterances import read_utterances
 from muomni.evaluate.asking import Reply, question_of
 from muomni.evaluate.listening import SIGNALS, Listened
 from muomni.evaluate.measure import Figure, shown
@@ -27,6 +30,20 @@ SENTENCES = 4  # of which each signal is kept as a sound
 SENTENCES_SHOWN = 12  # on the page to listen with
 PAGE = "speech.html"
 SHOWN = ("name", "caption", "single", "scene", "spoken_scene")
+PICTURES = {"name": 2, "caption": 2, "single": 2, "scene": 4}  # that are kept with question and answer, by task
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """A question as it was recorded.
+
+    Attributes:
+        sound: FLAC.
+        words: what is said; empty if the corpus does not have it.
+    """
+
+    sound: bytes
+    words: str
 
 
 @dataclass(frozen=True)
@@ -41,6 +58,7 @@ class Evaluation:
         listened: codec and Talker.
         answered: the whole model.
         rate: samples a second of all sounds.
+        recorded: spoken questions by the key of the conversation.
     """
 
     scores: Mapping[str, Any]
@@ -50,6 +68,7 @@ class Evaluation:
     listened: Listened
     answered: Answered
     rate: int
+    recorded: Mapping[str, Recorded]
 
 
 def write_plots(result: Evaluation, curves: Path, folder: Path) -> None:
@@ -90,13 +109,17 @@ def answer_sheet(answered: Answered) -> Iterable[tuple[Any, str, bool]]:
     for task in SHOWN:
         rows = [(d, r) for d, r in answered.pairs if d.task == task]
         for dialogue, reply in rows[: 4 if task == "scene" else 2]:
-            picture = next(digest for name, digest in dialogue.media.items() if name.endswith(".png"))
             question = question_of(dialogue) or "(spoken question)"
             good = dialogue.is_right(reply.text)
             text = f"{question}\n{plain(reply.text)[:60]}" + (
                 "" if good else f"\n(wanted: {', '.join(dialogue.targets)})"
             )
-            yield answered.data.pictures[picture], text, good
+            yield pixels_of(dialogue, answered), text, good
+
+
+def pixels_of(dialogue: Dialogue, answered: Answered) -> Tensor:
+    """A conversation's picture, ``[3, S, S]`` uint8."""
+    return answered.data.pictures[next(digest for name, digest in dialogue.media.items() if name.endswith(".png"))]
 
 
 def name_sheet(result: Evaluation) -> Iterable[tuple[Any, str, bool]]:
@@ -126,7 +149,8 @@ def write_samples(result: Evaluation, folder: Path) -> None:
     Args:
         result: of the evaluation.
         folder: where to: ``speech.tsv``, ``speech.html`` and ``<signal>-<number>.wav``, ``spoken.tsv`` and
-            ``spoken-<number>.wav`` with their pictures, ``answers.tsv``, ``confusions.tsv``.
+            ``spoken-<task>-<number>.wav`` with their pictures and recorded questions, ``pictures.tsv`` and
+            ``picture-<task>-<number>.png``, ``answers.tsv``, ``confusions.tsv``.
     """
     listened, answered = result.listened, result.answered
     rows = []
@@ -148,7 +172,8 @@ def write_samples(result: Evaluation, folder: Path) -> None:
         listened.heard,
         result.rate,
     )
-    write_spoken(answered, result.rate, folder)
+    write_spoken(answered, result.recorded, result.rate, folder)
+    write_pictures(answered, folder)
     write_table(
         folder / "answers.tsv",
         ("task", "kind", "right", "question", "wanted", "answer"),
@@ -165,18 +190,59 @@ def answer_row(dialogue: Dialogue, reply: Reply) -> tuple[object, ...]:
     return dialogue.task, dialogue.kind, right, question_of(dialogue), dialogue.answer, reply.text
 
 
-def write_spoken(answered: Answered, rate: int, folder: Path) -> None:
-    """Write some spoken answers, with the picture where there is one."""
+def save_pixels(pixels: Tensor, path: Path) -> None:
+    """Write ``[3, S, S]`` uint8 as PNG."""
+    Image.fromarray(pixels.permute(1, 2, 0).numpy()).save(path)
+
+
+def write_pictures(answered: Answered, folder: Path) -> None:
+    """Write the first pictures of each task, and what was asked and answered about them."""
+    rows = []
+    for task, count in PICTURES.items():
+        pairs = [(dialogue, reply) for dialogue, reply in answered.pairs if dialogue.task == task]
+        for number, (dialogue, reply) in enumerate(pairs[:count]):
+            file = f"picture-{task}-{number}.png"
+            save_pixels(pixels_of(dialogue, answered), folder / file)
+            right = int(dialogue.is_right(reply.text))
+            rows.append((task, file, right, question_of(dialogue), dialogue.answer, reply.text))
+    write_table(folder / "pictures.tsv", ("task", "file", "right", "question", "wanted", "answer"), rows)
+
+
+def write_spoken(answered: Answered, recorded: Mapping[str, Recorded], rate: int, folder: Path) -> None:
+    """Write some spoken answers, with the picture and the recorded question where there is one."""
     rows, kept = [], Counter[str]()
     for dialogue, reply, wave, heard in answered.spoken:
         kept[dialogue.task] += 1
-        file = ""
+        file, asked = "", recorded.get(dialogue.key)
         if kept[dialogue.task] <= SENTENCES:
             file = f"spoken-{dialogue.task}-{kept[dialogue.task] - 1}.wav"
             save_audio(folder / file, wave, rate)
-            for name, digest in dialogue.media.items():
-                if name.endswith(".png"):
-                    pixels = answered.data.pictures[digest]
-                    Image.fromarray(pixels.permute(1, 2, 0).numpy()).save(folder / file.replace(".wav", ".png"))
-        rows.append((dialogue.task, file, question_of(dialogue), dialogue.answer, reply.text, heard))
+            if any(name.endswith(".png") for name in dialogue.media):
+                save_pixels(pixels_of(dialogue, answered), folder / file.replace(".wav", ".png"))
+            if asked:
+                (folder / file.replace(".wav", ".flac")).write_bytes(asked.sound)
+        question = question_of(dialogue) or (asked.words if asked else "")
+        rows.append((dialogue.task, file, question, dialogue.answer, reply.text, heard))
     write_table(folder / "spoken.tsv", ("task", "file", "question", "wanted", "answer", "judged"), rows)
+
+
+def recorded_questions(answered: Answered, shards: Path, corpus: Path) -> dict[str, Recorded]:
+    """The recordings of the spoken questions, by the key of the conversation; the model heard nothing else of them.
+
+    Args:
+        answered: the conversations whose answers were spoken.
+        shards: of conversations.
+        corpus: of speech, which knows the words.
+
+    Raises:
+        UserError: if something is missing or damaged.
+    """
+    # A sample of reading aloud has a recording too: of the answer, which is not asked with.
+    asked = {d.key: [name for name in d.media if name.endswith(".flac")] for d, *_ in answered.spoken}
+    words = {row["id"]: row["text"] for row in read_utterances(corpus)}
+    found = {}
+    for sample in read_shards(shards, "test"):
+        names = asked.get(sample["__key__"])
+        if names:
+            found[sample["__key__"]] = Recorded(sample[names[-1]], words.get(sample["json"].get("utterance", ""), ""))
+    return found

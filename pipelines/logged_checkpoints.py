@@ -34,6 +34,9 @@ def log_checkpoint(
         folder: the weights.
         line: of the metrics file: ``step`` and ``time``.
         metrics: of the evaluation, with the values that the run's points have.
+
+    Raises:
+        NotMLflow: if what answers is something else.
     """
     from mlflow.entities import LoggedModelOutput, LoggedModelStatus, Metric  # takes seconds; see `sender.connect`
 

@@ -47,7 +47,18 @@ def dead(path: Path) -> bool:
 
 
 def set_state(api: httpx.Client, flow_run: str, kind: str, name: str, message: str) -> None:
-    """Put a run into a state, whatever it was in; raises `httpx.HTTPError` if that fails."""
+    """Put a run into a state, whatever it was in.
+
+    Args:
+        api: asks the Prefect API.
+        flow_run: the run's id.
+        kind: of state, as Prefect knows it: ``CRASHED``, ``CANCELLED``, ``SCHEDULED``.
+        name: of the state on the page.
+        message: why, for people.
+
+    Raises:
+        httpx.HTTPError: if that fails.
+    """
     state = {"type": kind, "name": name, "message": message}
     answer = api.post(f"flow_runs/{flow_run}/set_state", json={"state": state, "force": True})
     answer.raise_for_status()

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 CHECKPOINTS, METRICS, OUT = Path("checkpoints"), Path("metrics"), Path("metrics/registry.json")
 CARD, DESCRIPTION = Path("card"), "description.md"
 PAGE = Path("samples/speech.html")  # below the metrics
+PAGES = {"card.html": "the card with pictures and sounds", "learning.html": "the page of how it learned"}
 
 
 @contextmanager
@@ -62,9 +63,23 @@ def read_card(folder: Path) -> str:
     return path.read_text(encoding="utf-8")
 
 
+def with_links(text: str, card: Path, at: str) -> str:
+    """A description with links to the card's pages below its first paragraph.
+
+    Args:
+        text: of the card.
+        card: its folder; pages that are not in it are left out.
+        at: the run in MLflow's pages, relative to them, so that the links hold at whatever address they are served.
+    """
+    links = [f"[{told}]({at}/artifacts/{CARD}/{name})" for name, told in PAGES.items() if (card / name).is_file()]
+    head, mark, rest = text.partition("\n## ")
+    return head + (f"\nOpen {' or '.join(links)}.\n" if links else "") + mark + rest
+
+
 def describe(client: "MlflowClient", version: "ModelVersion", card: Path) -> None:
     """Show a model's card in the registry: as the version's description, and whole among its run's files."""
-    text = read_card(card)
+    run = client.get_run(str(version.run_id)).info
+    text = with_links(read_card(card), card, f"#/experiments/{run.experiment_id}/runs/{run.run_id}")
     client.update_model_version(version.name, version.version, text)
     client.log_artifacts(str(version.run_id), str(card), CARD.name)
     arrived("a description", [text], [str(client.get_model_version(version.name, version.version).description)])

@@ -208,6 +208,13 @@ class Workplace:
 def up(access: Access, port: int, mlflow_port: int, say: Callable[[str], None], pool: str = "here") -> None:
     """Start the workplace and stay until Ctrl-C or SIGTERM.
 
+    Args:
+        access: who may reach it, and with which token.
+        port: of Prefect's server and pages.
+        mlflow_port: of MLflow's.
+        say: is told what is up, and where.
+        pool: which of `POOLS` the runs go to.
+
     Raises:
         UserError: if one runs already, or something does not start.
     """

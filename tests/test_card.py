@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import soundfile
 import yaml
+from passport_samples import evaluated
 from registered_models import describe, measure, registered, train
 from small_models import small_omni
 
@@ -107,6 +108,34 @@ def test_every_form_tells_what_is_known(project: Path) -> None:
     assert values["limits"] == passport.limits and read_passport("checkpoints/omni") == passport
 
 
+def test_one_sees_and_hears_what_it_does(project: Path) -> None:
+    evaluated(project)
+    passport = read_passport("checkpoints/omni")
+    shown, text, values = as_page(passport), as_markdown(passport), as_values(passport)
+    for told in ("<small>question</small> Where is the dog?", "<small>answer</small> At the bottom."):
+        assert told in shown
+    assert shown.count("<small>wanted</small>") == 1  # not where the answer is right
+    assert shown.count("image/png") == 3 and shown.count("<audio") == shown.count("audio/flac") == 2 + 3
+    figure = shown[shown.index("What is it?") :].partition("</figure>")[0]
+    assert figure.index("<small>the question</small><audio") < figure.index("<small>the answer</small><audio")
+    assert "- question: What is it?; answer: A cat.; a recogniser heard: a hat\n" in text
+    assert "- sentence: Two dogs.; a recogniser heard of the Talker: two logs\n" in text
+    examples = values["examples"]
+    assert [row["file"] for row in (*examples["pictures"], *examples["spoken"])] == [
+        "picture-scene-0.png",
+        "spoken-spoken_scene-0.wav",
+    ]
+    assert as_page(read_passport("checkpoints/omni")) == shown
+    for name in ("pictures", "spoken", "speech", "answers"):
+        table = project / f"metrics/samples/{name}.tsv"
+        kept = table.read_text()
+        for damaged in ("a\tb\n1\t2\n", "\xff\n"):
+            table.write_text(damaged, encoding="latin-1")
+            with pytest.raises(UserError, match=rf"^metrics/samples/{name}.tsv: .*; run `dvc repro --force evaluate`$"):
+                as_page(read_passport("checkpoints/omni"))
+        table.write_text(kept)
+
+
 def test_how_to_reproduce_it_names_the_profile_and_what_differs(project: Path) -> None:
     how = read_passport("checkpoints/omni").recipe
     assert how.whole and how.profile == "tiny" and how.differences == {"text.max_mb": (2.0, 2.5)}
@@ -195,8 +224,8 @@ def test_the_page_is_written_whole(project: Path, capsys: pytest.CaptureFixture[
 
 def test_a_description_fits_the_registry_and_says_what_it_leaves_out(project: Path) -> None:
     passport = read_passport("checkpoints/omni")
-    whole = as_markdown(passport)
-    assert description(passport, len(whole)) == whole
+    whole = description(passport, 10**6)
+    assert description(passport, len(whole)) == whole and "Left out" not in whole
     for most in (len(whole) - 1, 2000, 1000):
         text = description(passport, most)
         assert len(text) <= most and "Left out for length: " in text and "Hashes" in text
@@ -208,11 +237,12 @@ def test_the_registry_shows_the_card(project: Path) -> None:
     found = registered(project)
     client = registry_client()
     version = client.get_model_version("muomni", found["version"])
-    assert (
-        version.description
-        == (project / "card/description.md").read_text()
-        == description(read_passport("checkpoints/omni"))
-    )
+    text = (project / "card/description.md").read_text()
+    assert text == description(read_passport("checkpoints/omni"))
+    run = client.get_run(found["run_id"]).info
+    at = f"#/experiments/{run.experiment_id}/runs/{run.run_id}/artifacts/card"
+    links = f"\nOpen [the card with pictures and sounds]({at}/card.html).\n"
+    assert version.description == text.replace("\n## ", f"{links}\n## ", 1) and len(version.description) <= 5000
     files = {file.path for file in client.list_artifacts(found["run_id"], "card")}
     assert {"card/card.json", "card/card.html", "card/card.md"} <= files
     (project / "metrics/summary.json").write_text(

@@ -32,6 +32,7 @@ TEXTS = ("There is a dog.", "It is a red apple.", "How many cats are there?")
 EVALUATE = dict(seed=0, judge="off", speaker="hibari", ngram_order=3, context=16, stride=8, text_tokens=0, recordings=0)
 EVALUATE |= dict(pictures=0, answers_per_task=0, dictation=0, answer_tokens=6, codec_sentences=2, talker_sentences=3)
 EVALUATE |= dict(read_aloud=1, spoken_answers=1, swap_pairs=4)
+PICTURES = [["name", "picture-name-0.png"], ["name", "picture-name-1.png"], ["scene", "picture-scene-0.png"]]
 
 
 def tone(pitch: int) -> tuple[np.ndarray, bytes]:
@@ -61,7 +62,7 @@ def shards(folder: Path, samples: Sequence[dict[str, Any]]) -> None:
 
 
 def talk(task: str, kind: str, question: str, answer: str, target: str, **members: bytes) -> dict[str, Any]:
-    """A conversation's sample; `members` are ``png`` and ``flac``."""
+    """A conversation's sample; `members` are ``png`` and ``flac``, the recording of the third text."""
     files = {f"0.{ending}": data for ending, data in members.items()}
     types = {"0.png": "image", "0.flac": "audio"}
     content: list[dict[str, str]] = [{"type": types[name], "member": name} for name in files]
@@ -70,7 +71,10 @@ def talk(task: str, kind: str, question: str, answer: str, target: str, **member
         {"role": "user", "content": content},
         {"role": "assistant", "content": [{"type": "text", "text": answer}]},
     ]
-    return {"json": {"task": task, "kind": kind, "messages": messages, "targets": [target], "key": "k"}, **files}
+    return {
+        "json": {"task": task, "kind": kind, "messages": messages, "targets": [target], "key": "k", "utterance": "2"},
+        **files,
+    }
 
 
 @pytest.fixture
@@ -118,7 +122,7 @@ def project(tmp_path: Path, small: tuple[object, Tokenizer], monkeypatch: pytest
         talk("world", "alive", "Is a dog alive?", "Yes, a dog is alive.", "yes"),
         talk("dictation", "hibari", "Write down what you hear.", TEXTS[0], TEXTS[0], flac=tone(0)[1]),
         talk("dictation", "other", "Write down what you hear.", TEXTS[1], TEXTS[1], flac=tone(1)[1]),
-        talk("read_aloud", "hibari", f"Read this aloud: {TEXTS[2]}", TEXTS[2], TEXTS[2]),
+        talk("read_aloud", "hibari", f"Read this aloud: {TEXTS[2]}", TEXTS[2], TEXTS[2]) | {"0.flac": tone(2)[1]},
         talk("spoken_scene", "what", "", "It is a dog.", "dog", png=brown, flac=tone(2)[1]),
     ]
     shards(tmp_path / "data/shards/conversations", conversations)
@@ -166,6 +170,14 @@ def test_every_file_is_written_and_a_second_run_writes_the_same(
         assert first[f"plots/{name}.png"].startswith(b"\x89PNG")
     for name in ("recording-1.wav", "vocoder-0.wav", "codec-0.wav", "talker-2.wav", "spoken-spoken_scene-0.png"):
         assert f"metrics/samples/{name}" in first
+    assert first["metrics/samples/spoken-spoken_scene-0.flac"] == tone(2)[1]  # the question, as it is in the shards
+    assert "metrics/samples/spoken-read_aloud-0.flac" not in first  # of the answer
+    asked = first["metrics/samples/spoken.tsv"].decode().splitlines()
+    assert asked[0].startswith("task\tfile\tquestion\t") and f"\tspoken-spoken_scene-0.wav\t{TEXTS[2]}\t" in asked[2]
+    kept = [line.split("\t") for line in first["metrics/samples/pictures.tsv"].decode().splitlines()[1:]]
+    assert [row[:2] for row in kept] == PICTURES
+    with Image.open(project / "metrics/samples/picture-name-1.png") as shown:
+        assert shown.getpixel((5, 5)) == (165, 42, 42) and kept[1][3:5] == ["What is this?", "It is a dog."]
     assert len(first["metrics/samples/answers.tsv"].splitlines()) == 1 + 8
     # Two sentences, both as they were recorded and said, and after vocoder and codec.
     listened = sum(line.split("\t")[0] in SIGNALS for line in first["metrics/samples/speech.tsv"].decode().splitlines())

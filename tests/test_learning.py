@@ -4,10 +4,9 @@ import json
 import re
 from pathlib import Path
 
-import numpy as np
 import pytest
-import soundfile
 import torch
+from passport_samples import logged
 from PIL import Image
 from small_models import AUDIO, OMNI, VISION
 from stage_tasks import LOOP, make_data, omni_task
@@ -29,22 +28,6 @@ from pipelines.graph_run import KEPT, write_learning
 from pipelines.sender import connect, experiment_id
 
 HOSTILE = '<script>alert("x")</script> <img src=http://evil.example/x>'
-
-
-def logged(folder: Path, steps: tuple[int, ...] = (100, 200), wrote: str = "") -> Path:
-    """A training as its stage leaves it in ``metrics/train``."""
-    folder.mkdir(parents=True)
-    (folder / "train.json").write_text(json.dumps([{"step": s, "loss": 1 / s} for s in range(10, 210, 10)]))
-    (folder / "valid.json").write_text(json.dumps([{"step": s, "valid_loss": 2 / s} for s in steps]))
-    for step in steps:
-        samples = folder / f"samples/step-{step:06d}"
-        samples.mkdir(parents=True)
-        said = wrote or f"at {step}"
-        (samples / "answers.tsv").write_text(f"task\tquestion\twanted\tanswer\nname\tWhat?\ta dog\t{said}\n")
-        (samples / "texts.tsv").write_text("said-0.wav\thibari\tTwo dogs.\n")
-        Image.new("RGB", (8, 8), (0, 200, 0)).save(samples / "name.png")
-        soundfile.write(samples / "said-0.wav", np.zeros(400, np.int16), 16000)
-    return folder
 
 
 def test_a_row_has_the_same_sample_of_each_evaluation(tmp_path: Path) -> None:

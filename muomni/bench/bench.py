@@ -68,7 +68,18 @@ def compare(ours: Mapping[str, Case], theirs: Mapping[str, Case], seconds: float
 def components(
     p: Params, device: Device, other: Other | None, limit: Mapping[str, float], seconds: float
 ) -> dict[str, Any]:
-    """Training steps of single components."""
+    """Training steps of single components.
+
+    Args:
+        p: of the profile.
+        device: where.
+        other: another checkout, to time in turn with this one, or None.
+        limit: what the machine reaches, operations a second by ``bf16`` and ``fp32`` (`muomni.bench.machine.limits`).
+        seconds: for each component, about.
+
+    Returns:
+        By component what `compare` finds, and ``of_limit``: the share of the limit that its matrix products reach.
+    """
     cases = component_cases(p, device)
     found = compare(cases, other.cases(p, device) if other else {}, seconds)
     fastest = limit["bf16" if device.bf16 else "fp32"]
@@ -86,6 +97,13 @@ def useful_share(lines: Iterable[str], tokenizer: Tokenizer, context: int) -> fl
 
 def documents(p: Params, device: Device, other: Other, tokenizer: Path, seconds: float) -> dict[str, Any]:
     """Useful tokens a second over the same documents, at the default context of both: all that counts in the end.
+
+    Args:
+        p: of the profile.
+        device: where.
+        other: the other checkout, which fills each line up to its context.
+        tokenizer: folder of the one that both sides' tokens are counted with.
+        seconds: for each side, about.
 
     Raises:
         UserError: if the text corpus or its tokenizer is not there.
@@ -133,7 +151,19 @@ def stages(p: Params, params: Path, data: Path, seconds: float) -> dict[str, Any
 def generations(
     p: Params, device: Device, other: Other | None, limit: Mapping[str, float], seconds: float
 ) -> dict[str, Any]:
-    """Decoding with the cache: at two sizes of vocabulary, alone and in a batch, in each kind of weights."""
+    """Decoding with the cache: at two sizes of vocabulary, alone and in a batch, in each kind of weights.
+
+    Args:
+        p: of the profile.
+        device: where.
+        other: another checkout, to time in turn with this one, or None.
+        limit: what the machine reaches, of which ``bandwidth`` counts, bytes a second (`muomni.bench.machine.limits`).
+        seconds: for each kind of weights, about.
+
+    Returns:
+        By case ``rate`` in tokens a second of all replies together, ``of_limit``, the share of the bandwidth that
+        reading the weights once a token takes, and ``against`` where there is another checkout.
+    """
     found: dict[str, Any] = {}
     for vocabulary, batch in itertools.product(VOCABULARIES, REPLIES):
         torch.manual_seed(p.seed)

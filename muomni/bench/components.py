@@ -45,7 +45,18 @@ class Case:
 def train_step(
     modules: Mapping[str, nn.Module], loss: Callable[[], Tensor], lr: float, muon_lr: float, device: Device
 ) -> Callable[[], object]:
-    """A whole training step as the loop does it: loss, gradients, clipping, optimisers."""
+    """A whole training step as the loop does it: loss, gradients, clipping, optimisers.
+
+    Args:
+        modules: whose parameters are trained, by name.
+        loss: computes it, under the device's autocast.
+        lr: learning rate of AdamW.
+        muon_lr: of Muon.
+        device: where.
+
+    Returns:
+        A function that does one step.
+    """
     parameters = [p for module in modules.values() for p in module.parameters()]
     optimisers = make_optimisers(modules, lr, muon_lr, 0.01)
 
@@ -63,7 +74,15 @@ def train_step(
 
 
 def thinker_step(p: Params, vocabulary: int, device: Device, batch: int = TEXT[0], length: int = TEXT[1]) -> Case:
-    """Next-token training of the Thinker."""
+    """Next-token training of the Thinker.
+
+    Args:
+        p: of the profile.
+        vocabulary: tokens V, in the place of the profile's.
+        device: where.
+        batch: sequences B.
+        length: tokens T of each; the context grows to it if need be.
+    """
     cfg = p.thinker.model_copy(update={"vocab_size": vocabulary, "context": max(p.thinker.context, length)})
     thinker = Thinker(cfg).to(device.device)
     ids = torch.randint(vocabulary, (batch, length), device=device.device)

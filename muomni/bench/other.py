@@ -56,7 +56,7 @@ class Other:
     def thinker_step(
         self, p: Params, vocabulary: int, device: Device, batch: int = TEXT[0], length: int = TEXT[1]
     ) -> Case:
-        """Next-token training."""
+        """Next-token training; see `muomni.bench.components.thinker_step`, whose arguments it takes."""
         model = self.thinker(p, vocabulary, length).to(device.device)
         ids = torch.randint(1, vocabulary, (batch, length), device=device.device)
         targets = ids.roll(-1, 1)
@@ -128,7 +128,15 @@ class Other:
         return Case(run, batch * frames, "frames")
 
     def generation(self, p: Params, vocabulary: int, batch: int, tokens: int, device: Device) -> Case:
-        """Greedy decoding with its cache, in fp32."""
+        """Greedy decoding with its cache, in fp32.
+
+        Args:
+            p: of the profile, for the shape.
+            vocabulary: tokens V.
+            batch: replies B written together.
+            tokens: of each reply.
+            device: where.
+        """
         model: Any = self.thinker(p, vocabulary, tokens + 8).to(device.device).eval()
         model.enable_kv_cache(True)
 

@@ -112,7 +112,8 @@ class Folder:
         """A file to read bytes from, at any place of it.
 
         Raises:
-            ValueError: if it is missing, outside the folder, unreadable, or has more than `most_bytes`.
+            ValueError: if it is missing, outside the folder or unreadable.
+            TooLarge: a `ValueError` too, if it has more than `most_bytes`.
             UserError: if there is no answer.
         """
         if self.local is None:

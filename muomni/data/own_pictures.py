@@ -229,7 +229,18 @@ def _dealt(rows: list[dict[str, Any]], seed: int, part: PicturePart) -> list[dic
 
 
 def hold_out(name: str, files: Iterable[str], seed: int, valid: float, test: float) -> dict[str, str]:
-    """Assign a name's files to splits by hash, at least one to each; an empty dict if they are too few."""
+    """Assign a name's files to splits by hash, at least one to each; an empty dict if they are too few.
+
+    Args:
+        name: what the files show; empty for pictures with captions, which are dealt together.
+        files: names or digests; their order does not matter.
+        seed: of the run.
+        valid: share of the validation split, 0 to 1.
+        test: share of the test split, 0 to 1.
+
+    Returns:
+        Each file's split: ``train``, ``valid`` or ``test``.
+    """
     files = sorted(files, key=lambda file: hashlib.sha256(f"{seed}:{name}:{file}".encode()).digest())
     if len(files) < HOLD_OUT_FROM:
         return {}

@@ -119,6 +119,9 @@ class TokenDataset:
         Yields:
             Inputs and targets, int64 [B, T]. Targets already counted, and the end of the last window, are
             -100.
+
+        Raises:
+            ValueError: if `stride` is not 1 to `context`.
         """
         stride = context if stride is None else stride
         if not 1 <= stride <= context:

@@ -51,6 +51,13 @@ class Listened:
 def unseen_sentences(corpus: Path, speaker: str, rate: int, most: int, seed: int) -> list[tuple[str, Tensor]]:
     """Some sentences of the test split and the speaker's recordings of them, ``[samples]`` each.
 
+    Args:
+        corpus: folder of the speech corpus.
+        speaker: as its manifest names it.
+        rate: samples a second that the recordings are brought to.
+        most: sentences at most.
+        seed: of which ones, and in which order.
+
     Raises:
         UserError: if the speaker recorded none, or a file cannot be read.
     """

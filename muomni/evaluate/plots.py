@@ -62,7 +62,7 @@ def draw_bars(
     if marks:
         places, values = zip(*marks, strict=True)
         axes.scatter(values, places, marker="|", s=160, color=ORANGE, zorder=3, label="best answer that does not look")
-        axes.legend(fontsize=8, loc="lower right")
+        canvas.legend(fontsize=8, loc="outside lower right", frameon=False)  # beside no bar, whatever its length
     axes.set_title(title, fontsize=10, loc="left")
     save(canvas, path)
 
@@ -93,7 +93,15 @@ def draw_curves(path: Path, curves: Mapping[str, Mapping[str, Sequence[Mapping[s
 
 
 def plot_points(axes: Axes, rows: Sequence[Mapping[str, Any]], key: str, colour: str, marker: str) -> None:
-    """A line through the values of a key over the steps."""
+    """A line through the values of a key over the steps.
+
+    Args:
+        axes: to draw in.
+        rows: with ``step`` and measures; those without the key are left out.
+        key: of the measure.
+        colour: of the line, as matplotlib names it.
+        marker: of each point, empty for none.
+    """
     points = [(row["step"], row[key]) for row in rows if key in row]
     if points:
         axes.plot(*zip(*points, strict=True), color=colour, marker=marker, markersize=4, linewidth=1)

@@ -88,7 +88,18 @@ def see(
 def object_names(
     encoder: VisionEncoder, heads: ContrastiveHeads, patches: Tensor, boxes: Sequence[Sequence[float]], names: Tensor
 ) -> list[int]:
-    """The nearest of the names ``[names, E]`` for each box, by the patches ``[N, D]`` under it."""
+    """The nearest of the names for each box, by the patches under it.
+
+    Args:
+        encoder: for the places of its patches.
+        heads: that bring patches and names into one space of width E.
+        patches: of a picture, ``[N, D]``.
+        boxes: left, top, right and bottom of each object, 0 to 1 of the picture's sides.
+        names: vectors ``[names, E]``.
+
+    Returns:
+        For each box the index of a name.
+    """
     weights = box_weights(torch.tensor(boxes, dtype=torch.float32), encoder.side).to(patches)  # [objects, N]
     return (heads.regions(weights @ patches) @ names.T).argmax(1).tolist()
 

@@ -112,7 +112,19 @@ def spoken_answers(
     asker: Asker,
     pairs: Sequence[tuple[Dialogue, Reply]],
 ) -> list[tuple[Dialogue, Reply, Tensor, str]]:
-    """Speech of the answers of reading aloud, and of a few spoken questions to listen to."""
+    """Speech of the answers of reading aloud, and of a few spoken questions to listen to.
+
+    Args:
+        parts: the model and its tokenizer.
+        cfg: the section.
+        judge: the recogniser, or None.
+        asker: that gave the replies.
+        pairs: conversations and replies of all tasks.
+
+    Returns:
+        Conversation, reply, float32 ``[samples]``, and what the judge heard; half a second of silence for a reply
+        without a word, and an empty transcript for it or without a judge.
+    """
     reading = [pair for pair in pairs if pair[0].task == "read_aloud"]
     asked = [pair for task in SPOKEN for pair in [p for p in pairs if p[0].task == task][: cfg.spoken_answers]]
     found = []

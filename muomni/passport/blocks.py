@@ -8,7 +8,7 @@ import html
 import io
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import soundfile
@@ -22,7 +22,12 @@ body { margin: 0 auto; max-width: 72rem; padding: 1rem; overflow-wrap: break-wor
 h1 { font-size: 1.6rem; line-height: 1.2; }
 h2 { margin: 2.2rem 0 .6rem; font-size: 1.25rem; border-bottom: 1px solid #8886; }
 h3 { margin: 1.4rem 0 .4rem; font-size: 1rem; }
-.wide { overflow-x: auto; max-width: 100%; }
+/* A shadow at the side where more of a table is hidden; what moves along covers it at the ends. */
+.wide { overflow-x: auto; max-width: 100%; background:
+  linear-gradient(to right, Canvas 1.5rem, transparent 3rem) left / 3rem 100% no-repeat local,
+  linear-gradient(to left, Canvas 1.5rem, transparent 3rem) right / 3rem 100% no-repeat local,
+  linear-gradient(to right, #8886, transparent) left / .8rem 100% no-repeat scroll,
+  linear-gradient(to left, #8886, transparent) right / .8rem 100% no-repeat scroll; }
 table { border-collapse: collapse; margin: .6rem 0; font-size: .9rem; }
 th, td { text-align: left; vertical-align: top; padding: .3rem .6rem; border-bottom: 1px solid #8884; }
 th { font-weight: 600; }
@@ -37,8 +42,10 @@ audio { width: 14rem; max-width: 100%; height: 2.2rem; display: block; }
 figure { margin: .6rem 1rem .6rem 0; display: inline-block; vertical-align: top; width: 15rem; max-width: 100%; }
 figcaption { font-size: .9rem; }
 @media (max-width: 32rem) {
-  table.steps td, table.steps th { min-width: 6.2rem; padding: .3rem; }
-  table.steps audio { width: 6rem; }
+  table { font-size: .8rem; }
+  th, td { padding: .25rem .3rem; }
+  table.steps td, table.steps th { min-width: 7.8rem; padding: .3rem; }
+  table.steps audio { width: 7.5rem; }  /* a narrower one has no button to play */
 }
 nav a { margin-right: 1rem; }
 small { opacity: .75; }
@@ -70,7 +77,7 @@ def embedded(kind: str, data: bytes) -> str:
 
 
 def smaller(sound: bytes) -> tuple[str, bytes]:
-    """The type and the bytes of a WAV for a page: FLAC, which browsers play and has half the size.
+    """The type and the bytes of a WAV or FLAC for a page: FLAC, which browsers play and has half a WAV's size.
 
     What cannot be read stays as it is: a page is worth no failure.
     """
@@ -81,6 +88,11 @@ def smaller(sound: bytes) -> tuple[str, bytes]:
     out = io.BytesIO()
     soundfile.write(out, samples, rate, format="FLAC", subtype="PCM_16")
     return "audio/flac", out.getvalue()
+
+
+def listed(words: Mapping[str, str]) -> str:
+    """Texts in HTML by what they are, one below the other."""
+    return "<br>".join(f"<small>{escaped(name)}</small> {escaped(text)}" for name, text in words.items())
 
 
 class Block(Protocol):
@@ -169,39 +181,49 @@ class Table:
         return f'<div class="wide"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
 
 
+def image(png: bytes, told: str, kind: str = "") -> str:
+    """A picture in HTML; nothing for none.
+
+    Args:
+        png: the file.
+        told: what it shows, for those who do not see it.
+        kind: its class.
+    """
+    css = f' class="{kind}"' if kind else ""
+    return f'<img{css} alt="{escaped(told)}" src="{embedded("image/png", png)}">' if png else ""
+
+
+def player(sound: bytes, told: str) -> str:
+    """A player of a WAV or FLAC in HTML, with what it plays for those who do not see where it stands."""
+    source = embedded(*smaller(sound))
+    return f'<audio controls preload="none" aria-label="{escaped(told)}" src="{source}"></audio>'
+
+
 @dataclass(frozen=True)
-class Media:
-    """A picture, a sound, or both, with a caption; Markdown has the caption alone.
+class Example:
+    """What a model was given and what it made of it; Markdown has the words alone.
 
     Attributes:
-        caption: what it is.
-        picture: of PNG.
-        sound: of WAV.
+        words: by what they are.
+        picture: PNG, empty for none.
+        sounds: WAV or FLAC, by what they are.
     """
 
-    caption: str
+    words: Mapping[str, str]
     picture: bytes = b""
-    sound: bytes = b""
+    sounds: Mapping[str, bytes] = field(default_factory=dict)
 
     def markdown(self) -> str:
         """As Markdown."""
-        return f"- {marked(self.caption)}"
+        return "- " + "; ".join(f"{name}: {marked(text)}" for name, text in self.words.items())
 
     def html(self) -> str:
-        """As HTML."""
-        return f"<figure>{media(self)}<figcaption>{escaped(self.caption)}</figcaption></figure>"
-
-
-def media(one: Media) -> str:
-    """The picture and the player of HTML, without the caption."""
-    parts = []
-    if one.picture:
-        source = embedded("image/png", one.picture)
-        parts.append(f'<img alt="{escaped(one.caption)}" src="{source}">')
-    if one.sound:
-        source = embedded(*smaller(one.sound))
-        parts.append(f'<audio controls preload="none" aria-label="{escaped(one.caption)}" src="{source}"></audio>')
-    return "".join(parts)
+        """As HTML: the picture, the words, a player for each sound."""
+        about = "; ".join(self.words.values())
+        players = "".join(
+            f"<small>{escaped(name)}</small>{player(sound, f'{name}: {about}')}" for name, sound in self.sounds.items()
+        )
+        return f"<figure>{image(self.picture, about)}<figcaption>{listed(self.words)}</figcaption>{players}</figure>"
 
 
 @dataclass(frozen=True)
@@ -220,11 +242,8 @@ class Drawings:
 
     def html(self) -> str:
         """As HTML."""
-        shown = (
-            f'<img class="curve" alt="{escaped(title)}" src="{embedded("image/png", picture)}">'
-            for title, picture in self.pictures.items()
-        )
-        return f'<div class="curves">{"".join(shown)}</div>'
+        shown = "".join(image(picture, title, "curve") for title, picture in self.pictures.items())
+        return f'<div class="curves">{shown}</div>'
 
 
 @dataclass(frozen=True)

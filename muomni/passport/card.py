@@ -16,9 +16,10 @@ from muomni.passport.blocks import Part, markdown, page
 from muomni.passport.limits import limits, named
 from muomni.passport.measured import Measured, read_measured
 from muomni.passport.reproduce import Recipe, recipe, steps
-from muomni.passport.samples import samples
+from muomni.passport.samples import rows, samples
 
-MOST_DESCRIPTION = 5000  # characters that a registry keeps of a version's description
+# Of the 5,000 characters that a registry keeps of a version's description; it adds links to the card's pages.
+MOST_DESCRIPTION = 4600
 OMNI = (
     "A tiny omni model, trained from scratch: it reads text, looks at pictures, listens to speech, and answers in text "
     "and in speech. {count} parameters; weights {weights}."
@@ -103,9 +104,15 @@ def text_parts(passport: Passport) -> list[Part]:
     ]
 
 
+def all_parts(passport: Passport) -> list[Part]:
+    """The parts of the card, with what one can see and hear behind the figures and limits."""
+    reached, known, *rest = text_parts(passport)
+    return [reached, known, *samples(passport.measured.samples, passport.plots), *rest]
+
+
 def as_markdown(passport: Passport) -> str:
-    """The card as Markdown, whole."""
-    return markdown(title(passport), first(passport), text_parts(passport))
+    """The card as Markdown, whole; of its examples the words, as it is a file without others beside it."""
+    return markdown(title(passport), first(passport), all_parts(passport))
 
 
 def description(passport: Passport, most: int = MOST_DESCRIPTION) -> str:
@@ -126,13 +133,11 @@ def description(passport: Passport, most: int = MOST_DESCRIPTION) -> str:
 
 def as_page(passport: Passport) -> str:
     """The card as one file of HTML, with pictures and players."""
-    reached, known, *rest = text_parts(passport)
-    shown = samples(passport.measured.samples, passport.plots)
-    return page(title(passport), first(passport), [reached, known, *shown, *rest])
+    return page(title(passport), first(passport), all_parts(passport))
 
 
 def as_values(passport: Passport) -> dict[str, Any]:
-    """The card as JSON values: the checkpoint's own, figures with intervals, limits, and how to make it again."""
+    """The card as JSON values: the checkpoint's own, figures with intervals, limits, examples, how to make it again."""
     measured, how = passport.measured, passport.recipe
     return {
         "card": dict(passport.card),
@@ -140,6 +145,7 @@ def as_values(passport: Passport) -> dict[str, Any]:
         "held_out_sha256": measured.held_out,
         "not_measured": measured.reason,
         "limits": passport.limits,
+        "examples": rows(measured.samples),
         "reproduce": asdict(how)
         | {
             "differences": {key: list(pair) for key, pair in how.differences.items()},

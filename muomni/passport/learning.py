@@ -11,7 +11,7 @@ from typing import Any
 from matplotlib.figure import Figure as Canvas
 
 from muomni.evaluate.plots import BLUE, CHECKED, ORANGE, plot_points
-from muomni.passport.blocks import Block, Drawings, Media, Part, Text, escaped, media, page
+from muomni.passport.blocks import Block, Drawings, Part, Text, escaped, image, listed, page, player
 from muomni.passport.limits import named
 from muomni.passport.trainings import Sample, Training
 
@@ -54,13 +54,12 @@ class Steps:
     def row(self, sample: Sample) -> str:
         """A sample at each evaluation; a text that is as it was the time before is pale."""
         name = "; ".join(sample.about.values())
-        about = "<br>".join(f"<small>{escaped(k)}</small> {escaped(v)}" for k, v in sample.about.items())
-        cells, before = [f"<td>{media(Media(name, sample.picture))}{about}</td>"], ""
+        cells, before = [f"<td>{image(sample.picture, name)}{listed(sample.about)}</td>"], ""
         for step in self.steps:
             text, sound = sample.texts.get(step, ""), sample.sounds.get(step)
             shown = f"<small>{escaped(text)}</small>" if text and text == before else escaped(text)
-            player = media(Media(f"{name}, step {step}", sound=sound.read_bytes())) if sound else ""
-            cells.append(f"<td>{player}{shown}</td>")
+            heard = player(sound.read_bytes(), f"{name}, step {step}") if sound else ""
+            cells.append(f"<td>{heard}{shown}</td>")
             before = text
         return f"<tr>{''.join(cells)}</tr>"
 

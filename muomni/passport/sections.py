@@ -13,6 +13,12 @@ FIRST = (
     *("accuracy", "naming_in_words", "scene_accuracy", "scene_above_blind", "world_accuracy", "spoken_scene_accuracy"),
     *("dictation_cer", "read_aloud_cer", "hearing_cer_other_voices", "omni_perplexity", "swaps_passed"),
 )
+MEANING = (
+    "Measured on data that nothing was learned from. Accuracy: share of right answers, 1 at best, and the mean of that "
+    "over the tasks; above blind: by how much it exceeds the best answer given without looking. CER: share of "
+    "characters that are wrong, 0 at best. Perplexity: among how many tokens it wavers, on average. n: how many "
+    "questions, recordings, tokens, tests, or tasks."
+)
 LICENCE = (
     "The code is under the MIT licence. The weights were learned from material with licences of its own; name it when "
     "you pass them on."
@@ -44,7 +50,8 @@ def reaches(measured: Measured, card: Mapping[str, Any]) -> list[Part]:
         return [Part("What it reaches", [Text(said), *([table] if table.rows else [])])]
     first = [name for name in FIRST if name in measured.figures] or list(measured.figures)
     rest = [name for name in measured.figures if name not in first]
-    parts = [figures("What it reaches", measured.figures, first)]
+    reached = figures("What it reaches", measured.figures, first)
+    parts = [Part(reached.title, [*reached.blocks, Text(MEANING)])]
     return [*parts, figures("Further figures", measured.figures, rest)] if rest else parts
 
 

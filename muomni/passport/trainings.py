@@ -134,7 +134,7 @@ def read_samples(steps: dict[int, Path]) -> list[Sample]:
         for name, about, text in texts(folder):
             picture = picture_of(folder, about)
             told = {key: value for key, value in about.items() if not re.fullmatch(rf"{re.escape(key)}-\d+", value)}
-            found.setdefault(name, Sample(told if picture else about, picture)).texts[step] = text
+            found.setdefault(name, Sample(told or about, picture)).texts[step] = text
         for path in sorted(folder.glob("*.wav")):
             if path.stat().st_size <= MOST_FILE:
                 about = (

@@ -67,6 +67,8 @@ class Transcription(Strict):
 
 
 class AudioInput(Strict):
+    """How sound from the client comes, and what is done with it."""
+
     format: Pcm = Pcm()
     transcription: Transcription | None = None
     noise_reduction: None = None
@@ -74,12 +76,16 @@ class AudioInput(Strict):
 
 
 class AudioOutput(Strict):
+    """How speech goes to the client; a session begins with the model's first voice."""
+
     format: Pcm = Pcm()
     voice: str = Field(default="", max_length=LONGEST_ID)
     speed: float = Field(default=1.0, ge=1, le=1)
 
 
 class Audio(Strict):
+    """Both directions of sound."""
+
     input: AudioInput = AudioInput()
     output: AudioOutput = AudioOutput()
 
@@ -137,6 +143,8 @@ def _check_tokens(tokens: MaxTokens | None, param: str) -> None:
 
 
 class ContentParam(Strict):
+    """A piece of an item: text, sound in base64 with its transcript, or a picture's address."""
+
     type: Literal["input_text", "input_audio", "input_image", "output_text", "output_audio"]
     text: str | None = Field(default=None, max_length=LONGEST_TEXT)
     audio: str | None = None
@@ -146,6 +154,8 @@ class ContentParam(Strict):
 
 
 class ItemParam(Strict):
+    """A message of the conversation, as a client gives it."""
+
     type: Literal["message"]
     role: Literal["user", "assistant", "system"]
     content: list[ContentParam] = Field(min_length=1, max_length=16)
@@ -155,11 +165,15 @@ class ItemParam(Strict):
 
 
 class OutputParam(Strict):
+    """How the speech of one response differs from the session's."""
+
     format: Pcm = Pcm()
     voice: str | None = Field(default=None, max_length=LONGEST_ID)
 
 
 class AudioParam(Strict):
+    """The sound of one response."""
+
     output: OutputParam = OutputParam()
 
 
@@ -182,48 +196,68 @@ class ResponseParams(Strict):
 
 
 class ClientEvent(Strict):
+    """What all events have: a type, and an id that errors about the event name."""
+
     type: str
     event_id: str | None = Field(default=None, max_length=512)
 
 
 class SessionUpdate(ClientEvent):
+    """Change fields of the configuration; see `updated`."""
+
     session: dict[str, Any]
 
 
 class AudioAppend(ClientEvent):
+    """More sound of the user, base64 of `Pcm`."""
+
     audio: str
 
 
-class AudioCommit(ClientEvent): ...
+class AudioCommit(ClientEvent):
+    """End the user's turn: the sound so far becomes an item."""
 
 
-class AudioClear(ClientEvent): ...
+class AudioClear(ClientEvent):
+    """Forget the sound that has not become an item."""
 
 
 class ItemCreate(ClientEvent):
+    """Put an item into the conversation, behind another one or at its end."""
+
     item: ItemParam
     previous_item_id: str | None = None
 
 
 class ItemDelete(ClientEvent):
+    """Take an item out of the conversation."""
+
     item_id: str
 
 
 class ItemRetrieve(ClientEvent):
+    """Send an item as the server has it."""
+
     item_id: str
 
 
 class ItemTruncate(ClientEvent):
+    """Cut a spoken answer to what the user heard of it, ``audio_end_ms`` milliseconds."""
+
     item_id: str
     content_index: int = Field(ge=0, le=1000)
     audio_end_ms: int = Field(ge=0, le=10**9)
 
 
 class ResponseCreate(ClientEvent):
+    """Answer now."""
+
     response: ResponseParams | None = None
 
 
 class ResponseCancel(ClientEvent):
+    """Stop an answer: the one of this id, or the one that is being made."""
+
     response_id: str | None = None
 
 

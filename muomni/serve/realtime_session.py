@@ -105,7 +105,15 @@ class Session:
         self.tell("invalid_request_error", message, error.code, error.param, event)
 
     def tell(self, kind: str, message: str, code: str | None, param: str | None = None, event: Any = None) -> None:
-        """Send an error."""
+        """Send an error.
+
+        Args:
+            kind: ``invalid_request_error`` or ``server_error``.
+            message: what is wrong and what to do.
+            code: short name for programs.
+            param: the field that is meant.
+            event: ``event_id`` of the client's event; cut to 512 characters, and left out if it is no text.
+        """
         event = event[:512] if isinstance(event, str) else None
         error = {"type": kind, "code": code, "message": message, "param": param, "event_id": event}
         self.outbox.put("error", error=error)

@@ -60,7 +60,21 @@ def fetch(url: str, limits: Limits, param: str, allowed: Allowed = is_public) ->
 
 
 def ask(url: str, limits: Limits, param: str, allowed: Allowed, end: float) -> bytes | str:
-    """One request: the bytes, or where they are instead. Raises `ApiError`, or what the network does."""
+    """One request: the bytes, or where they are instead.
+
+    Args:
+        url: ``http`` or ``https``.
+        limits: bytes at most.
+        param: the field of the request, for messages.
+        allowed: which numbers may be asked.
+        end: when it must be over, by `time.monotonic`.
+
+    Raises:
+        ApiError: if the address may not be asked, answers with an error, or has too much.
+        OSError: if the network fails; `TimeoutError` if it takes too long.
+        http.client.HTTPException: if the answer is no HTTP.
+        ValueError: if the address is none.
+    """
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.hostname or parts.username is not None:
         raise invalid(f"{param}: expected http://host/... or https://host/...", param)
@@ -96,8 +110,17 @@ def left(end: float) -> float:
 def connect(scheme: str, host: str, port: int, param: str, allowed: Allowed, end: float) -> http.client.HTTPConnection:
     """A connection to a number behind a name, all of whose numbers are allowed.
 
+    Args:
+        scheme: ``http`` or ``https``.
+        host: name or number.
+        port: its port.
+        param: the field of the request, for messages.
+        allowed: which numbers may be asked.
+        end: when it must be open, by `time.monotonic`.
+
     Raises:
-        ApiError: 400 if one of them is not public.
+        ApiError: 400 if one of them is not allowed.
+        OSError: if the name is not known, or the network fails; `TimeoutError` if it takes too long.
     """
     numbers = {str(found[4][0]) for found in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)}
     if not all(allowed(number) for number in numbers):

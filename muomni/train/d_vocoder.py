@@ -44,6 +44,15 @@ def read_sounds(
 ) -> list[Sound]:
     """Recordings of voices, as many of each, the same ones each time.
 
+    Args:
+        corpus: folder of the speech corpus.
+        split: train, valid or test.
+        voices: speakers as its manifest names them.
+        most: recordings of all voices together, rounded up to as many of each.
+        codec: trained, on the CPU; for what it leaves of each log-mel.
+        mel: how frames are made.
+        seed: of which recordings.
+
     Raises:
         UserError: if a voice has none, or a file cannot be read.
     """

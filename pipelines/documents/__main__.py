@@ -1,11 +1,14 @@
-"""Compare README and docs/ with what they tell of: ``python -m pipelines.documents [--write]``, in `make check`."""
+"""Compare README, docs/ and docstrings with what they tell of: ``python -m pipelines.documents [--write]``.
+
+In `make check`.
+"""
 
 import argparse
 import sys
 from pathlib import Path
 
 from muomni.errors import UserError
-from pipelines.documents import blocks, figures, filling, numbers
+from pipelines.documents import blocks, docstrings, figures, filling, numbers, reading
 from pipelines.run import state_root
 
 
@@ -27,6 +30,7 @@ def main() -> None:
         if options.write:
             print("\n".join(str(path.relative_to(root)) for path in filling.write(root)) or "nothing to change")
         problems = filling.differing(root) + numbers.listed(root) + blocks.unclear(root)
+        problems += reading.too_long(root) + docstrings.all_lacking(root)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)

@@ -1,8 +1,10 @@
-"""What docstrings of public things lack: ``python -m pipelines.documents.docstrings`` lists it.
+"""What docstrings of public things lack, in `make check`; ``python -m pipelines.documents.docstrings`` lists it alone.
 
 - a public module, class, function and method has a docstring
 - what a function itself raises is named, below ``Raises:``; many parameters stand below ``Args:``, or have
   comments beside them
+- what a class's docstring tells is not asked for again: a property among its ``Attributes:``, and the ``forward`` of a
+  module that is one function of tensors, whose shapes the class gives
 """
 
 import ast
@@ -16,16 +18,32 @@ from pipelines.documents.reference import modules
 MANY = 5  # parameters from which on they are listed
 # Not for callers to handle: faults of ours, and what ends a program.
 OWN = {"AssertionError", "NotImplementedError", "SystemExit", "StopIteration", "KeyboardInterrupt"}
+TRANSLATING = {"understood", "mlflow_errors"}  # blocks of `with` that make a `UserError` of what is raised in them
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 
 
-def functions(body: list[ast.stmt], prefix: str = "") -> Iterator[tuple[str, Function]]:
-    """Public functions and methods of a module or class, with their names."""
+def functions(body: list[ast.stmt], prefix: str = "", told: str = "") -> Iterator[tuple[str, Function]]:
+    """Public functions and methods of a module or class that need docstrings of their own, with their names.
+
+    Args:
+        body: of the module or class.
+        prefix: what names begin with.
+        told: docstring of the class.
+    """
     for node in body:
         if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
-            yield from functions(node.body, f"{prefix}{node.name}.")
-        elif isinstance(node, Function) and not node.name.startswith("_"):
+            yield from functions(node.body, f"{prefix}{node.name}.", ast.get_docstring(node) or "")
+        elif isinstance(node, Function) and not node.name.startswith("_") and not by_class(node, told):
             yield f"{prefix}{node.name}", node
+
+
+def by_class(node: Function, told: str) -> bool:
+    """Whether the docstring of its class tells all of a method that has none itself."""
+    if ast.get_docstring(node):
+        return False
+    if any(ast.unparse(one) == "property" for one in node.decorator_list):
+        return re.search(rf"^\s+{node.name}: ", told.partition("Attributes:")[2], re.MULTILINE) is not None
+    return node.name == "forward" and "``[" in told
 
 
 def classes(body: list[ast.stmt]) -> Iterator[ast.ClassDef]:
@@ -39,7 +57,7 @@ def raised(node: Function) -> set[str]:
     nested = {
         inner
         for one in ast.walk(node)
-        if one is not node and isinstance(one, Function | ast.Lambda | ast.ClassDef)
+        if one is not node and (isinstance(one, Function | ast.Lambda | ast.ClassDef) or translating(one))
         for inner in ast.walk(one)
     }
     for one in ast.walk(node):
@@ -54,6 +72,12 @@ def raised(node: Function) -> set[str]:
                 types = [handler.type for handler in one.handlers if handler.type]
                 caught |= {n.id for kind in types for n in ast.walk(kind) if isinstance(n, ast.Name)}
     return {name for name in found - OWN - caught if name[:1].isupper()}
+
+
+def translating(node: ast.AST) -> bool:
+    """Whether a block makes another error of what is raised in it."""
+    used = [one.context_expr for one in node.items] if isinstance(node, ast.With) else []
+    return any(isinstance(one, ast.Call) and ast.unparse(one.func) in TRANSLATING for one in used)
 
 
 def commented(node: Function, lines: list[str]) -> bool:

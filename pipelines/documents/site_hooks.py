@@ -31,6 +31,7 @@ class ShortIndent(Extension):
     """Lists nested by two spaces, as git hosts read them."""
 
     def extendMarkdown(self, md: Markdown) -> None:  # noqa: N802 (Markdown's own name)
+        """Set the parser's indent to two spaces."""
         md.tab_length = 2
 
 
