@@ -90,7 +90,7 @@ def test_a_seed_draws_the_same_ones_again(shards: Path, capsys: pytest.CaptureFi
 
 
 def test_a_task_that_is_not_there_is_told(shards: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["examples", str(shards), "--task", "nane"]) == 2
+    assert main(["examples", str(shards), "--task", "namee"]) == 2
     assert "did you mean 'name'" in capsys.readouterr().err and not Path("examples").exists()
     assert main(["examples", "nowhere"]) == 2
     assert "nowhere" in capsys.readouterr().err
