@@ -117,7 +117,9 @@ def reproducing(card: Mapping[str, Any], recipe: Recipe) -> Part:
     if not recipe.whole:
         blocks.append(Text("Parameters of its data are not in the checkpoint; the data's hashes are below."))
     seeds = ", ".join(f"{key} {value}" for key, value in recipe.seeds.items())
-    blocks.append(Text(f"Seeds: {seeds or 'none'}. On a CPU, the same code, parameters and data give the same bits."))
+    # The recogniser that judges speech multiplies by numpy, whose sums depend on the number of threads.
+    same = "On a CPU of this kind with as many threads, the same code, parameters and data give the same bits."
+    blocks.append(Text(f"Seeds: {seeds or 'none'}. {same}"))
     return Part("How to reproduce it", blocks)
 
 
