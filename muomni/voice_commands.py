@@ -26,9 +26,8 @@ from muomni.evaluate.speech_check import Checked
 from muomni.model_commands import check_writable, note
 from muomni.omni import load_omni
 from muomni.train import state
-from muomni.voice.aligning import stage_head
 from muomni.voice.judging import AFTER, BEFORE, CODED, OLD, RECORDED, Compared, compare, table
-from muomni.voice.making import Job, learn, nearest, save, sentences
+from muomni.voice.making import MORE, Job, learn, nearest, save, sentences
 from muomni.voice.recordings import Spoken, check, read_recordings, speech_section, spoiled
 from muomni.voice.settings import ENOUGH
 
@@ -117,9 +116,8 @@ def voice(args: argparse.Namespace) -> int:
         mark = state.fingerprint(settings, data)
         like = nearest(model, tokenizer, person, encoder)
         steps = (args.codec_steps, args.steps)
-        head = stage_head(model, Path(args.checkpoint).with_name("audio_encoder"))
-        job = Job(model, tokenizer, head, name, like, steps, args.seed, device, folder, mark)
-        note("finding which letter sounds when; then the codec learns, and then the Talker")
+        job = Job(model, tokenizer, name, like, steps, args.seed, device, folder, mark)
+        note("the old voice says the same; then the codec, a converter and the Talker learn")
         made = learn(job, spoken)
         voices = model.cfg.talker.voices
         both = Compared(model, made.model, made.own, tokenizer, like, len(voices))
@@ -130,7 +128,7 @@ def voice(args: argparse.Namespace) -> int:
         about = {"name": name, "data": data, "params": settings, "metrics": flat(result.scores)}
         save(out, made, card, about, Path(args.checkpoint))
         report(out, name, voices[like], result, model.cfg.mel.sample_rate)
-        for part in ("codec", "talker"):
+        for part in ("codec", "converter", "talker"):
             state.finish(folder / part)
     if judge is None and args.judge == "auto":
         note("no recogniser is installed that could judge what is understood; pip install 'muomni[judge]'")
@@ -167,6 +165,7 @@ def provenance(
         "licence": str(section.facts["licence"]),
         "steps": args.steps,
         "codec_steps": args.codec_steps,
+        "converted_sentences": MORE,
         "seed": args.seed,
     }
     return data, settings

@@ -31,10 +31,14 @@ def add_own_voice(commands: "argparse._SubParsersAction[Parser]") -> None:
         help="of recordings with a problem, which are left out; with more it stops (default: %(default)s)",
     )
     voice.add_argument(
-        "--steps", type=number(int, 1, 1_000_000), default=300, metavar="N", help="of the Talker (default: %(default)s)"
+        "--steps", type=number(int, 1, 1_000_000), default=400, metavar="N", help="of the Talker (default: %(default)s)"
     )
     voice.add_argument(
-        "--codec-steps", type=number(int, 1, 1_000_000), default=600, metavar="N", help="default: %(default)s"
+        "--codec-steps",
+        type=number(int, 1, 1_000_000),
+        default=600,
+        metavar="N",
+        help="of the codec, and of what converts the old voice's speech (default: %(default)s)",
     )
     voice.add_argument(
         "--count",

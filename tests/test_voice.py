@@ -17,7 +17,7 @@ from muomni.evaluate.similarity import SpeakerEncoder, equal_error_rate, find_en
 from muomni.evaluate.speech import say
 from muomni.omni import Omni, load_omni
 from muomni.tokenizer import Tokenizer
-from muomni.voice import aligning, making
+from muomni.voice import making, material
 from muomni.voice.growing import grown_codec, grown_talker, own_codec, own_talker
 from muomni.voice.recordings import dealt
 from muomni.voice.variants import starts_of, variants
@@ -55,10 +55,9 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty folder to work in."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MUOMNI_STATE", str(tmp_path / "state"))
-    for name, value in (("OWN_SPEECH", 3), ("LED", 2)):
-        monkeypatch.setattr(making, name, value)
-    for name, value in (("STEPS", 10), ("BATCH", 4), ("ROUNDS", 1), ("ROUND_STEPS", 2)):
-        monkeypatch.setattr(aligning, name, value)
+    monkeypatch.setattr(making, "MORE", 3)
+    monkeypatch.setattr(making, "MORE_HELD", 1)
+    monkeypatch.setattr(material, "DRAWS", 1)
     return tmp_path
 
 
@@ -90,7 +89,7 @@ def test_interrupted_anywhere_it_ends_with_the_same_bits_and_the_model_speaks(
     before = {path.name: path.read_bytes() for path in checkpoint.iterdir()}
     assert main(command(person, checkpoint, "--out", "whole")) == 0
     assert "--voice ann" in capsys.readouterr().out
-    for name, step in (("codec", 3), ("talker", 5)):
+    for name, step in (("codec", 3), ("converter", 3), ("talker", 5)):
         with interrupted_at(name, step):
             assert main(command(person, checkpoint, "--out", "again")) == 130
         assert not Path("again").exists()

@@ -1,4 +1,4 @@
-"""The two trainings of a further voice: its own codec, and the rows of the Talker that are its own."""
+"""Two trainings of a further voice: its own codec, and the rows of the Talker that are its own."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,7 +14,6 @@ from muomni.tokenizer import Tokenizer
 from muomni.train.d_codec import CodecStageConfig, CodecTask
 from muomni.train.speaking import Utterance, collate_utterances, gather_states, split_utterances, talker_loss
 from muomni.voice.settings import VoiceConfig
-from muomni.walk import Speaker, TalkerDecoder, Walk
 
 
 class OwnCodecTask(CodecTask):
@@ -33,56 +32,23 @@ class OwnCodecTask(CodecTask):
         """None."""
 
 
-class Led(Walk):
-    """An utterance on a way that is given: the character of each frame ``[T]``."""
-
-    def __init__(self, talker: Talker, way: Tensor, voice: int) -> None:
-        super().__init__(talker, torch.Generator(), 0.0, len(way), voice)
-        self.way = [*way.tolist(), -1]
-
-    def take(self, codes: list[int], chance: float) -> None:
-        """A frame was made; the next one is where the way says."""
-        super().take(codes, chance)
-        before, self.at = self.way[len(self.codes) - 1], self.way[len(self.codes)]
-        self.stay = self.stays[-1] + 1 if self.at == before else 0
-
-
-@torch.no_grad()
-def read_states(thinker: Thinker, tokenizer: Tokenizer, utterance: Utterance) -> Tensor:
-    """The Thinker's states of each character's token ``[N, Dt]``."""
-    device = thinker.embedding.weight.device
-    ids = torch.tensor([[tokenizer.assistant, *utterance.ids]], device=device)
-    return thinker(thinker.embed(ids))[0, 1:][utterance.tokens.to(device)]
-
-
-@torch.no_grad()
-def shares_of(
-    talker: Talker, thinker: Thinker, tokenizer: Tokenizer, utterances: Sequence[Utterance], like: int, codes: int
-) -> Tensor:
-    """Which old codes go with which new ones, found by having an old voice say the same at the same pace.
+def shares_of(old: Sequence[Tensor], new: Sequence[Tensor], old_codes: int, new_codes: int) -> Tensor:
+    """Which old codes go with which new ones.
 
     Args:
-        talker, thinker, tokenizer: of the trained model.
-        utterances: of the new voice, in its own codes from 0 on, aligned.
-        like: number of the old voice.
-        codes: of the new voice.
+        old: codes ``[T, Q]`` of the old voice.
+        new: for each those of the new voice, of the same frames.
+        old_codes: of a codebook.
+        new_codes: of one of the new voice.
 
     Returns:
-        ``[Q, codes, C]``: for each new code the shares of the old ones that were said where it is; they sum to 1.
+        ``[Q, new_codes, old_codes]``: for each new code the shares of the old ones that are where it is; they sum to 1.
     """
-    counts = torch.full((talker.cfg.codebooks, codes, talker.cfg.codes), 1e-3)
-    decoder = TalkerDecoder(talker)
-    device = talker.advance.weight.device
-    for u in utterances:
-        states = read_states(thinker, tokenizer, u)
-        known = talker.condition(u.characters[None].to(device), states[None], torch.tensor([like], device=device))
-        walk = Led(talker, u.position, like)
-        for _ in Speaker(decoder, walk).to(known, len(u.characters)):
-            pass
-        said = torch.tensor(walk.codes)  # [T, Q]
-        for q in range(talker.cfg.codebooks):
-            counts[q].index_put_((u.codes[: len(said), q], said[:, q]), torch.ones(len(said)), accumulate=True)
-    return (counts / counts.sum(-1, keepdim=True)).to(device)
+    before, after = torch.cat(list(old)), torch.cat(list(new))
+    counts = torch.full((before.shape[1], new_codes, old_codes), 1e-3)
+    for q in range(len(counts)):
+        counts[q].index_put_((after[:, q], before[:, q]), torch.ones(len(before)), accumulate=True)
+    return counts / counts.sum(-1, keepdim=True)
 
 
 class VoiceTask:

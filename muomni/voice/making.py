@@ -1,40 +1,37 @@
 """From recordings to a model with one more voice: its codec, its alignments, its rows of the Talker."""
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
-from muomni.audio_encoder import CTCHead
 from muomni.checkpoint import make_card, save_checkpoint
 from muomni.codec import Codec
 from muomni.data.concepts import select_concepts
 from muomni.data.splits import combination_split
 from muomni.data.spoken import endless_sentences
 from muomni.device import Device
-from muomni.errors import UserError
 from muomni.evaluate.similarity import SpeakerEncoder
 from muomni.evaluate.speech import say
 from muomni.omni import Omni, OmniConfig
 from muomni.talker import Talker
 from muomni.tokenizer import MODEL_FILE, Tokenizer
 from muomni.train.loop import fit
-from muomni.train.speaking import Utterance, spelled
-from muomni.voice.aligning import placed
+from muomni.train.speaking import Utterance
+from muomni.voice.converting import Converter, ConverterTask
 from muomni.voice.growing import grown_codec, grown_talker, own_codec, own_talker
 from muomni.voice.learning import OwnCodecTask, VoiceTask, shares_of
+from muomni.voice.material import converted, examples_of, in_both_voices, in_codes, written
 from muomni.voice.recordings import Spoken
-from muomni.voice.settings import LEAST_HELD, codec_config, voice_config
-from muomni.voice.variants import variants
+from muomni.voice.saying import say_all
+from muomni.voice.settings import codec_config, converter_config, voice_config
 
 NAMES, SCENES = 240, 64  # concepts that sentences are about, as in profile tiny
 NEAREST = 4  # sentences by which the old voice is found that is nearest
-OWN_SPEECH = 120  # sentences that the model says itself where alignments have to be learned
-LED = 60  # recordings that show which old codes go with the new ones
+MORE, MORE_HELD = 1200, 24  # further sentences of the old voice that are converted, and those kept for validation
 
 
 @dataclass(frozen=True)
@@ -44,7 +41,6 @@ class Job:
     Attributes:
         model: the trained one, in eval mode on the device; it stays as it is.
         tokenizer: its.
-        head: that spells what its audio encoder hears, if there is one.
         name: of the voice.
         like: number of the old voice that it begins as.
         steps: of the codec's training and of the Talker's.
@@ -56,7 +52,6 @@ class Job:
 
     model: Omni
     tokenizer: Tokenizer
-    head: CTCHead | None
     name: str
     like: int
     steps: tuple[int, int]
@@ -104,67 +99,32 @@ def learn(job: Job, spoken: Sequence[Spoken]) -> Made:
     Raises:
         UserError: if too few recordings fit their texts.
     """
-    model = job.model
-    train, valid = aligned(job, [one for one in spoken if one.split != "test"])
+    model, used = job.model, [one for one in spoken if one.split != "test"]
+    recorded = in_both_voices(model, job.tokenizer, job.like, job.seed, used)
+    train, valid = (list(written(recorded, split)) for split in ("train", "valid"))
     own = own_codec(model.codec)
     coding = OwnCodecTask(codec_config(job.steps[0]), own, [mel for mel, _ in train], [mel for mel, _ in valid])
-    metrics = {f"codec_{key}": value for key, value in job.fit("codec", coding).items()}
+    figures = {"codec": job.fit("codec", coding)}
     own.eval()
-    learned, kept = (list(in_codes(own, some)) for some in (train, valid))
-    plain = learned[:: max(1, len(learned) // LED)][:LED]
-    shares = shares_of(model.talker, model.thinker, job.tokenizer, plain, job.like, own.cfg.codes)
-    talker = own_talker(model.talker, job.name, job.like, shares)
+    converting = ConverterTask(converter_config(job.steps[0]), *examples_of(recorded), job.seed)
+    figures["converter"] = job.fit("converter", converting)
+    said, more = more_speech(job, converting.converter.eval(), own, [one.text for one in spoken])
+    shares = shares_of([u.codes for u in said], [u.codes for u in more], model.cfg.codec.codes, own.cfg.codes)
+    talker = own_talker(model.talker, job.name, job.like, shares.to(job.device.device))
+    learned, kept = [*in_codes(own, train), *more[MORE_HELD:]], [*in_codes(own, valid), *more[:MORE_HELD]]
     cfg = voice_config(job.steps[1])
-    speaking = VoiceTask(cfg, talker, model.thinker, job.tokenizer, learned, kept, job.seed)
-    metrics |= {f"talker_{key}": value for key, value in job.fit("talker", speaking).items()}
+    figures["talker"] = job.fit("talker", VoiceTask(cfg, talker, model.thinker, job.tokenizer, learned, kept, job.seed))
+    metrics = {f"{part}_{key}": value for part, found in figures.items() for key, value in found.items()}
     return Made(joined(model, own, talker.eval(), job.device), own, metrics)
 
 
-def aligned(
-    job: Job, spoken: Sequence[Spoken]
-) -> tuple[list[tuple[Tensor, Utterance]], list[tuple[Tensor, Utterance]]]:
-    """Recordings with the character of each frame, still without codes.
-
-    Returns:
-        Those to learn from, each in several variants, and those to validate with: log-mels at 50 Hz and utterances.
-
-    Raises:
-        UserError: if most of the recordings are too short for their texts.
-    """
-    spellings = [spelled(one.text, job.tokenizer) for one in spoken]
-
-    def own_speech() -> list[tuple[str, Tensor]]:
-        model, voices = job.model, len(job.model.cfg.talker.voices)
-        return [
-            (text, say(model.talker, model.thinker, job.tokenizer, text, n, n % voices).codes.cpu())
-            for n, text in enumerate(sentences("train", OWN_SPEECH, job.seed))
-        ]
-
-    mels, texts = [one.mel for one in spoken], [one.text for one in spoken]
-    letters = [characters for _, characters, _ in spellings]
-    ways = placed(job.model, mels, texts, letters, job.head, own_speech, job.seed, job.device.device)
-    train, valid = list[tuple[Tensor, Utterance]](), list[tuple[Tensor, Utterance]]()
-    voice, nothing = len(job.model.cfg.talker.voices), torch.zeros(0, job.model.cfg.codec.codebooks, dtype=torch.int64)
-    for number, (one, spelling, way) in enumerate(zip(spoken, spellings, ways, strict=True)):
-        if way is None:
-            continue
-        if one.split == "valid":
-            valid.append((one.mel[::2], Utterance(one.text, *spelling, nothing, way, voice, number)))
-            continue
-        for mel, moved in variants(one.mel, way):
-            train.append((mel, Utterance(one.text, *spelling, nothing, moved, voice, number)))
-    if len(valid) < LEAST_HELD // 2 or len({u.number for _, u in train}) < LEAST_HELD:
-        raise UserError("most recordings are too short for their texts; are these the texts of these recordings?")
-    return train, valid
-
-
-@torch.no_grad()
-def in_codes(own: Codec, some: Sequence[tuple[Tensor, Utterance]]) -> Iterator[Utterance]:
-    """Utterances with the voice's codes."""
-    device = own.encoder.weight.device
-    for mel, u in some:
-        codes = own.encode(mel.to(device)).cpu()
-        yield Utterance(u.text, u.ids, u.characters, u.tokens, codes, u.position, u.voice, u.number)
+def more_speech(
+    job: Job, converter: Converter, own: Codec, without: Sequence[str]
+) -> tuple[list[Utterance], list[Utterance]]:
+    """Sentences that nobody recorded, as the old voice says them, and converted to the new voice and its codes."""
+    texts = sentences("train", MORE + MORE_HELD, job.seed, without)
+    said = say_all(job.model, job.tokenizer, texts, job.like, job.seed + 1)
+    return said, list(converted(job.model.codec, converter, own, said, len(job.model.cfg.talker.voices)))
 
 
 def joined(model: Omni, own: Codec, talker: Talker, device: Device) -> Omni:

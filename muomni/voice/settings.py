@@ -4,6 +4,7 @@ from pydantic import Field
 
 from muomni.train.d_codec import CodecStageConfig
 from muomni.train.loop import TrainConfig
+from muomni.voice.converting import ConverterConfig
 
 LEAST, LEAST_SECONDS = 20, 40.0  # recordings, and seconds of them all
 ENOUGH = 50  # recordings from which on docs/adding-a-voice.md has figures
@@ -41,13 +42,33 @@ def codec_config(steps: int) -> CodecStageConfig:
     )
 
 
+def converter_config(steps: int) -> ConverterConfig:
+    """The training of what makes the person's speech of the old voice's."""
+    return ConverterConfig(
+        steps=steps,
+        batch_size=8,
+        accumulate=1,
+        lr=0.002,
+        muon_lr=0.0,
+        weight_decay=0.1,
+        warmup=20,
+        min_lr=0.02,
+        clip=1.0,
+        eval_every=max(1, min(100, steps // 3)),
+        save_every=max(1, min(100, steps // 3)),
+        checkpointing=False,
+        max_bad_steps=10,
+        dropout=0.3,
+    )
+
+
 def voice_config(steps: int) -> VoiceConfig:
     """The training of the Talker."""
     return VoiceConfig(
         steps=steps,
         batch_size=16,
         accumulate=1,
-        lr=0.002,
+        lr=0.02,
         muon_lr=0.0,
         weight_decay=0.01,
         warmup=20,
