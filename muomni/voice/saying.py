@@ -8,8 +8,6 @@ from torch import Tensor
 from tqdm import tqdm
 
 from muomni.omni import Omni
-from muomni.talker import Talker
-from muomni.thinker import Thinker
 from muomni.tokenizer import Tokenizer
 from muomni.train.speaking import Utterance, spelled
 from muomni.walk import LONGEST_STAY, ROOM, TalkerDecoder, Walk
@@ -31,19 +29,18 @@ def say_all(model: Omni, tokenizer: Tokenizer, texts: Sequence[str], voice: int,
     found = []
     bar = tqdm(total=len(texts), desc="the old voice speaks", unit="sentence", leave=False)
     for at in range(0, len(texts), TOGETHER):
-        said, walks, characters = [], list[Walk](), []
-        for number, text in enumerate(texts[at : at + TOGETHER], at):
-            ids, letters, tokens = spelled(text, tokenizer)
-            states = character_states(model.talker, model.thinker, tokenizer, ids, letters, tokens, voice)
+        some = range(at, min(at + TOGETHER, len(texts)))
+        spellings = [spelled(texts[number], tokenizer) for number in some]
+        walks = []
+        for number, (_, letters, _) in zip(some, spellings, strict=True):
             rng = torch.Generator().manual_seed(seed * 1_000_003 + number)
             frames = min(model.talker.cfg.frames, LONGEST_STAY * len(letters))
             walks.append(Walk(model.talker, rng, None, frames, voice))
-            characters.append(states)
-            said.append((text, ids, letters, tokens, number))
+        characters = [character_states(model, tokenizer, spelling, voice) for spelling in spellings]
         walk_together(TalkerDecoder(model.talker), walks, characters)
-        for (text, ids, letters, tokens, number), walk in zip(said, walks, strict=True):
+        for number, spelling, walk in zip(some, spellings, walks, strict=True):
             codes, way = torch.tensor(walk.codes), torch.tensor(walk.positions)
-            found.append(Utterance(text, ids, letters, tokens, codes, way, voice, number))
+            found.append(Utterance(texts[number], *spelling, codes, way, voice, number))
         bar.update(len(walks))
     bar.close()
     return found
@@ -51,12 +48,20 @@ def say_all(model: Omni, tokenizer: Tokenizer, texts: Sequence[str], voice: int,
 
 @torch.no_grad()
 def character_states(
-    talker: Talker, thinker: Thinker, tokenizer: Tokenizer, ids: list[int], letters: Tensor, tokens: Tensor, voice: int
+    model: Omni, tokenizer: Tokenizer, spelling: tuple[list[int], Tensor, Tensor], voice: int
 ) -> Tensor:
-    """What conditions the Talker where it says a text, ``[N, D]``; `ids`, `letters` and `tokens` are of `spelled`."""
-    device = thinker.embedding.weight.device
-    read = thinker(thinker.embed(torch.tensor([[tokenizer.assistant, *ids]], device=device)))[:, 1:]
-    return talker.condition(letters[None].to(device), read[:, tokens], torch.tensor([voice], device=device))[0]
+    """What conditions the Talker where it says a text, ``[N, D]``.
+
+    Args:
+        model: in eval mode.
+        tokenizer: its.
+        spelling: of the text, by `spelled`.
+        voice: index into the Talker's voices.
+    """
+    ids, letters, tokens = spelling
+    device = model.thinker.embedding.weight.device
+    read = model.thinker(model.thinker.embed(torch.tensor([[tokenizer.assistant, *ids]], device=device)))[:, 1:]
+    return model.talker.condition(letters[None].to(device), read[:, tokens], torch.tensor([voice], device=device))[0]
 
 
 @torch.no_grad()
