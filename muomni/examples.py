@@ -24,11 +24,13 @@ class Example:
         task: such as ``scene``.
         answer: a right one, in the data's words.
         command: that asks the question.
+        utterance: id of the recording in the speech corpus, if there is one.
     """
 
     task: str
     answer: str
     command: str
+    utterance: str = ""
 
 
 def add_examples(commands: "argparse._SubParsersAction[Parser]") -> None:
@@ -52,9 +54,19 @@ def add_examples(commands: "argparse._SubParsersAction[Parser]") -> None:
 def run_examples(args: argparse.Namespace) -> int:
     """Run ``muomni examples``."""
     found = write_examples(Path(args.folder), Path(args.out), args.count, args.task or (), args.seed)
+    words = spoken_words(Path(args.folder).parents[1] / "corpus" / "speech") if args.folder == SHARDS else {}
     for example in found:
-        print(f'{example.task}: right is "{example.answer}"\n  {example.command}')
+        asked = words.get(example.utterance, "") if example.task.startswith("spoken") else ""
+        print(f"{example.task}: " + (f'asked aloud is "{asked}", ' if asked else "") + f'right is "{example.answer}"')
+        print(f"  {example.command}")
     return 0
+
+
+def spoken_words(corpus: Path) -> dict[str, str]:
+    """What is said in each recording of the speech corpus, by id; nothing where there is no corpus."""
+    from muomni.data.utterances import UTTERANCES, read_utterances
+
+    return {row["id"]: row["text"] for row in read_utterances(corpus)} if (corpus / UTTERANCES).is_file() else {}
 
 
 def write_examples(shards: Path, out: Path, count: int, tasks: Sequence[str] = (), seed: int = 0) -> list[Example]:
@@ -116,4 +128,4 @@ def written(sample: dict[str, Any], stem: Path) -> Example:
             asked += [option, file]
     asked += ["--text", " ".join(words)] if words else []
     asked += ["--audio-out", said] if answer.get("speech") else []
-    return Example(task, right, shlex.join(asked))
+    return Example(task, right, shlex.join(asked), sample["json"].get("utterance", ""))

@@ -1,6 +1,7 @@
 """Questions of the test split as files: each printed command asks that question, of its picture and its recording."""
 
 import io
+import json
 import shlex
 from pathlib import Path
 
@@ -31,7 +32,8 @@ def question(task: str, text: str, answer: str, speech: bool = False, turns: int
     content += [{"type": "text", "text": text}] if text else []
     said = {"role": "assistant", "content": [{"type": "text", "text": answer}], "speech": speech}
     messages = [{"role": "user", "content": content}, said] * turns
-    return {"json": {"task": task, "kind": "k", "messages": messages, "targets": [answer], "key": "k"}, **files}
+    about = {"task": task, "kind": "k", "messages": messages, "targets": [answer], "key": "k", "utterance": "u1"}
+    return {"json": about, **files}
 
 
 @pytest.fixture
@@ -78,6 +80,20 @@ def test_the_commands_ask_what_the_shards_hold(shards: Path, capsys: pytest.Capt
         *("--audio-out", "examples/spoken_scene-0.wav"),
     ]
     assert Path("examples/spoken_scene-0.flac").read_bytes() == flac(400)
+
+
+def test_what_is_asked_aloud_is_told_where_the_speech_corpus_is(
+    shards: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("data/shards").mkdir(parents=True)
+    shards.rename("data/shards/conversations")
+    assert main(["examples", "--task", "spoken_scene"]) == 0
+    assert capsys.readouterr().out.startswith('spoken_scene: right is "It is a dog."')
+    row = {"id": "u1", "text": "What is this?", "split": "test", "speaker": "a", "file": "u1.flac", "seconds": 0.5}
+    Path("data/corpus/speech").mkdir(parents=True)
+    Path("data/corpus/speech/utterances.jsonl").write_text(json.dumps(row | {"kind": "q", "key": "k"}) + "\n")
+    assert main(["examples", "--task", "spoken_scene"]) == 0
+    assert capsys.readouterr().out.startswith('spoken_scene: asked aloud is "What is this?", right is "It is a dog."')
 
 
 def test_a_seed_draws_the_same_ones_again(shards: Path, capsys: pytest.CaptureFixture[str]) -> None:
