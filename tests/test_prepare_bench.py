@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.prepare import STAGES, Clock, figures, sized
+from benchmarks.prepare import SECONDS, STAGES, Clock, figures, sized
 from muomni.params import read_params
 
 
@@ -15,7 +15,7 @@ def test_so_many_pictures_and_sentences_are_made(pictures: int, hours: float) ->
     made = images.singles_per_name * images.names + images.scenes + images.valid_singles + images.test_singles
     assert made + images.valid_scenes + images.test_scenes == pictures
     spoken = params.speech.sentences * (1 + params.speech.espeak_fraction)
-    assert spoken * 2.25 / 3600 == pytest.approx(hours, rel=0.01) and params.speech.prose == 0
+    assert spoken * SECONDS / 3600 == pytest.approx(hours, rel=0.01) and params.speech.prose == 0
 
 
 def test_the_whole_is_compared_with_its_parts_and_two_cores_with_one() -> None:
