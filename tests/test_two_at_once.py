@@ -6,11 +6,14 @@ import sqlite3
 import subprocess
 import sys
 import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import mlflow
 import pytest
 from mlflow.exceptions import MlflowException
+from postgres import postgres
 from registered_models import CFG, measure, registered, train
 from sqlalchemy import event
 from sqlalchemy.orm import Session
@@ -19,7 +22,7 @@ from muomni.checkpoint import load_checkpoint, save_checkpoint
 from muomni.tokenizer import Tokenizer
 from pipelines.logged import only_version
 from pipelines.promotion import FORMER
-from pipelines.versions import CHALLENGER, CHAMPION, added, aliases, registry_client, versions
+from pipelines.versions import CHALLENGER, CHAMPION, TWICE, added, aliases, registry_client, versions
 
 ROOT = Path(__file__).resolve().parents[1]
 WITHOUT = CFG.model_copy(update={"components": False})
@@ -127,30 +130,49 @@ def test_a_checkpoint_that_two_write_at_once_is_whole(checkpoint: Path, tmp_path
     assert [path.name for path in tmp_path.iterdir()] == ["omni"]
 
 
-def test_an_alias_that_another_adds_at_once_is_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+ROW = "INSERT INTO registered_model_aliases (name, alias, version) VALUES ('muomni', 'champion', 1)"
+
+
+@contextmanager
+def database(kind: str, folder: Path) -> Iterator[tuple[str, Callable[[], object]]]:
+    """An empty database: its address, and what adds an alias to it as another process would."""
+    if kind == "sqlite":
+
+        def insert() -> None:
+            with sqlite3.connect(folder / "mlflow.db") as other:
+                other.execute(ROW)
+
+        yield f"sqlite:///{folder}/mlflow.db", insert
+        return
+    pytest.importorskip("psycopg", reason="psycopg is not installed (group cluster)")
+    with postgres() as server:
+        server.make("mlflow")
+        yield server.url("postgresql", "mlflow"), lambda: server.ask(ROW, "mlflow")
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
+def test_an_alias_that_another_adds_at_once_is_set(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """MLflow looks whether there is a row, then adds it: another process's may come in between."""
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
-    client = registry_client()
-    client.create_registered_model("muomni")
-    for _ in range(2):
-        client.create_model_version("muomni", str(tmp_path))
     came = []
 
     def meanwhile(session: Session, *_: object) -> None:
         if any(type(row).__name__ == "SqlRegisteredModelAlias" for row in session.new) and not came:
             came.append(True)
-            with sqlite3.connect(tmp_path / "mlflow.db") as other:
-                other.execute(
-                    "INSERT INTO registered_model_aliases (name, alias, version) VALUES ('muomni', 'champion', 1)"
-                )
+            insert()
 
-    event.listen(Session, "before_flush", meanwhile)
-    try:
-        with pytest.raises(MlflowException, match="IntegrityError"):
-            client.set_registered_model_alias("muomni", CHAMPION, "2")
-        client.delete_registered_model_alias("muomni", CHAMPION)
-        came.clear()
-        added(client.set_registered_model_alias, "muomni", CHAMPION, "2")
-    finally:
-        event.remove(Session, "before_flush", meanwhile)
-    assert came and aliases(client, "muomni") == {CHAMPION: "2"}
+    with database(kind, tmp_path) as (address, insert):
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
+        client = registry_client()
+        client.create_registered_model("muomni")
+        for _ in range(2):
+            client.create_model_version("muomni", str(tmp_path))
+        event.listen(Session, "before_flush", meanwhile)
+        try:
+            with pytest.raises(MlflowException, match="|".join(TWICE)):
+                client.set_registered_model_alias("muomni", CHAMPION, "2")
+            client.delete_registered_model_alias("muomni", CHAMPION)
+            came.clear()
+            added(client.set_registered_model_alias, "muomni", CHAMPION, "2")
+        finally:
+            event.remove(Session, "before_flush", meanwhile)
+        assert came and aliases(client, "muomni") == {CHAMPION: "2"}

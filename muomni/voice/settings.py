@@ -1,5 +1,7 @@
 """How a further voice is learned. What it comes to is in docs/adding-a-voice.md."""
 
+from typing import Any
+
 from pydantic import Field
 
 from muomni.train.d_codec import CodecStageConfig
@@ -19,65 +21,50 @@ class VoiceConfig(TrainConfig):
     state_dropout: float = Field(ge=0, le=1, description="share of the utterances without the Thinker's states")
 
 
+def common(steps: int, evaluate: int, save: int) -> dict[str, Any]:
+    """What the trainings have in common: of so many steps, evaluated and saved after so many of them."""
+    return {
+        "steps": steps,
+        "accumulate": 1,
+        "muon_lr": 0.0,
+        "warmup": 20,
+        "min_lr": 0.02,
+        "clip": 1.0,
+        "eval_every": max(1, evaluate),
+        "save_every": max(1, save),
+        "checkpointing": False,
+        "max_bad_steps": 10,
+    }
+
+
 def codec_config(steps: int) -> CodecStageConfig:
     """The training of the voice's own codec."""
+    often = min(200, steps // 3)
     return CodecStageConfig(
-        steps=steps,
         batch_size=24,
-        accumulate=1,
         lr=0.001,
-        muon_lr=0.0,
         weight_decay=0.0,
-        warmup=20,
-        min_lr=0.02,
-        clip=1.0,
-        eval_every=max(1, min(200, steps // 3)),
-        save_every=max(1, min(200, steps // 3)),
-        checkpointing=False,
-        max_bad_steps=10,
         speaker="",
         segment=48,
         commitment=0.25,
         valid_recordings=16,
+        **common(steps, often, often),
     )
 
 
 def converter_config(steps: int) -> ConverterConfig:
     """The training of what makes the person's speech of the old voice's."""
-    return ConverterConfig(
-        steps=steps,
-        batch_size=8,
-        accumulate=1,
-        lr=0.002,
-        muon_lr=0.0,
-        weight_decay=0.1,
-        warmup=20,
-        min_lr=0.02,
-        clip=1.0,
-        eval_every=max(1, min(100, steps // 3)),
-        save_every=max(1, min(100, steps // 3)),
-        checkpointing=False,
-        max_bad_steps=10,
-        dropout=0.3,
-    )
+    often = min(100, steps // 3)
+    return ConverterConfig(batch_size=8, lr=0.002, weight_decay=0.1, dropout=0.3, **common(steps, often, often))
 
 
 def voice_config(steps: int) -> VoiceConfig:
     """The training of the Talker."""
     return VoiceConfig(
-        steps=steps,
         batch_size=16,
-        accumulate=1,
         lr=0.02,
-        muon_lr=0.0,
         weight_decay=0.01,
-        warmup=20,
-        min_lr=0.02,
-        clip=1.0,
-        eval_every=max(1, min(25, steps // 4)),
-        save_every=max(1, min(50, steps // 4)),
-        checkpointing=False,
-        max_bad_steps=10,
         code_noise=0.15,
         state_dropout=0.5,
+        **common(steps, min(25, steps // 4), min(50, steps // 4)),
     )
